@@ -1,0 +1,54 @@
+package sys
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// A Replacement is a file being written that takes the place of another only
+// when it is complete and on disk. Every Replacement ends with Commit or Abort.
+type Replacement struct {
+	*os.File
+	dir  Dir
+	name string
+}
+
+// Create starts a replacement of name. Missing parents are created 0755.
+func (d Dir) Create(name string, perm fs.FileMode) (*Replacement, error) {
+	if err := d.check("write", name); err != nil {
+		return nil, err
+	}
+	p := d.Path(name)
+	if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
+		return nil, err
+	}
+	f, err := os.CreateTemp(filepath.Dir(p), "."+filepath.Base(p)+".*")
+	if err != nil {
+		return nil, err
+	}
+	if err := f.Chmod(perm); err != nil {
+		return nil, errors.Join(err, f.Close(), os.Remove(f.Name()))
+	}
+	return &Replacement{File: f, dir: d, name: name}, nil
+}
+
+// Commit flushes what was written and puts it in place.
+func (r *Replacement) Commit() error {
+	if err := r.Sync(); err != nil {
+		return errors.Join(err, r.Abort())
+	}
+	if err := r.Close(); err != nil {
+		return errors.Join(err, os.Remove(r.Name()))
+	}
+	if err := os.Rename(r.Name(), r.dir.Path(r.name)); err != nil {
+		return errors.Join(err, os.Remove(r.Name()))
+	}
+	return r.dir.SyncDir(filepath.Dir(r.name))
+}
+
+// Abort throws away what was written; the old file stays.
+func (r *Replacement) Abort() error {
+	return errors.Join(r.Close(), os.Remove(r.Name()))
+}

@@ -1,0 +1,85 @@
+// Package sys is the only door to the machine.
+//
+// Everything outside the process's own memory is behind one of six seams:
+// Dir (the file tree, which includes sysfs, devices and EFI variables), Runner
+// (other programs), Units (systemd), Mounter (file systems), Links (network
+// devices) and Power (restarting). Real returns the machine itself; package
+// systest beside this one returns pretend machines that live in a directory. No
+// other package may import os/exec; arch_test.go at the root of the module
+// enforces it.
+//
+// Nothing here decides anything: policy belongs to the areas above.
+package sys
+
+import "context"
+
+// A Host is a machine, real or pretend.
+type Host struct {
+	Files  Dir
+	Exec   Runner
+	Units  Units
+	Mounts Mounter
+	Links  Links
+	Power  Power
+}
+
+// Real returns the machine this process runs on.
+func Real() Host {
+	return Host{
+		Files:  NewDir("/"),
+		Exec:   programs{},
+		Units:  &systemd{},
+		Mounts: kernelMounts{},
+		Links:  kernelLinks{},
+		Power:  kernelPower{},
+	}
+}
+
+// Units is the service manager. Names are full unit names, such as
+// "incus.service".
+type Units interface {
+	// Start starts a unit and waits until its job is done.
+	Start(ctx context.Context, unit string) error
+	// Stop stops a unit and waits until its job is done.
+	Stop(ctx context.Context, unit string) error
+	// Queue asks for a unit and does not wait: for what takes its time, and for
+	// targets that end this process too, such as reboot.target.
+	Queue(ctx context.Context, unit string) error
+	// Reload makes the manager read unit files again.
+	Reload(ctx context.Context) error
+	// State returns the unit's active state: "active", "inactive",
+	// "activating", "failed" and so on (org.freedesktop.systemd1, ActiveState).
+	State(ctx context.Context, unit string) (string, error)
+}
+
+// Mounter mounts file systems and measures them. Targets are absolute names as
+// the running system sees them.
+type Mounter interface {
+	// Mount mounts source on target, which must exist. Options are those of
+	// mount(8) for the file system, plus ro, nodev, nosuid, noexec and bind.
+	Mount(source, target, fstype string, options ...string) error
+	// Unmount unmounts target.
+	Unmount(target string) error
+	// Usage returns the size of the file system that holds name, and what of
+	// it is free for use, both in bytes.
+	Usage(name string) (size, free uint64, err error)
+}
+
+// Links reports network devices.
+type Links interface {
+	// List returns all network devices but the loopback.
+	List() ([]Link, error)
+	// Watch sends on the channel whenever an address or the state of a device
+	// changed, until ctx ends. Changes in quick succession are sent as one.
+	Watch(ctx context.Context) (<-chan struct{}, error)
+}
+
+// A Link is a network device as the kernel reports it.
+type Link struct {
+	Name      string   // such as "enp1s0"
+	Hwaddr    string   // MAC address, lower case with colons
+	MTU       int      // bytes
+	Up        bool     // has a carrier and is administratively up
+	Physical  bool     // a network card rather than a bridge, veth and so on
+	Addresses []string // in CIDR notation, link-local ones left out
+}
