@@ -1,0 +1,119 @@
+package api
+
+import (
+	"fmt"
+	"strings"
+)
+
+// SeedInstall is the section `install` of a seed. That it is there, even empty,
+// makes the machine install itself from the medium it was booted from.
+type SeedInstall struct {
+	Version                  string              `json:"version,omitempty"`
+	ForceInstall             bool                `json:"force_install,omitempty"`              // the target may hold data
+	ForceInstallConfirmation string              `json:"force_install_confirmation,omitempty"` // first six characters of the machine-id that goes away
+	ForceReboot              bool                `json:"force_reboot,omitempty"`               // do not wait until the medium is removed
+	Security                 SeedInstallSecurity `json:"security,omitzero"`
+	Target                   *SeedInstallTarget  `json:"target,omitempty"` // nil: the only disk there is
+}
+
+// SeedInstallSecurity lists what the machine may lack.
+type SeedInstallSecurity struct {
+	MissingTPM        bool `json:"missing_tpm,omitempty"`
+	MissingSecureBoot bool `json:"missing_secure_boot,omitempty"`
+}
+
+// SeedInstallTarget selects a disk. All that is given must hold.
+type SeedInstallTarget struct {
+	Bus       string `json:"bus,omitempty"`        // "nvme", "scsi", "usb", "virtio" or "mmc"
+	ID        string `json:"id,omitempty"`         // part of a name in /dev/disk/by-id, or a whole device path
+	MinSize   string `json:"min_size,omitempty"`   // such as "100GiB"
+	MaxSize   string `json:"max_size,omitempty"`   // such as "4TiB"
+	SortOrder string `json:"sort_order,omitempty"` // of several: "smallest" or "largest"
+}
+
+// Validate reports the first thing in s that cannot work, as a FieldError.
+func (s SeedInstall) Validate() error {
+	if s.Target == nil {
+		return nil
+	}
+	return s.Target.validate()
+}
+
+func (t SeedInstallTarget) validate() error {
+	if err := oneOf("target.bus", t.Bus, "", "nvme", "scsi", "usb", "virtio", "mmc"); err != nil {
+		return err
+	}
+	smallest, err := sizeField("target.min_size", t.MinSize)
+	if err != nil {
+		return err
+	}
+	largest, err := sizeField("target.max_size", t.MaxSize)
+	if err != nil {
+		return err
+	}
+	if t.MaxSize != "" && largest < smallest {
+		return Fieldf("target.max_size", "%s is below min_size; want %s or more", t.MaxSize, t.MinSize)
+	}
+	return oneOf("target.sort_order", t.SortOrder, "", "smallest", "largest")
+}
+
+func sizeField(field, value string) (uint64, error) {
+	if value == "" {
+		return 0, nil
+	}
+	n, err := ParseSize(value)
+	if err != nil {
+		return 0, Fieldf(field, "%v", err)
+	}
+	return n, nil
+}
+
+// SeedApplications is the section `applications`: what to install at first boot.
+type SeedApplications struct {
+	Version      string            `json:"version,omitempty"`
+	Applications []SeedApplication `json:"applications"`
+}
+
+// A SeedApplication names an application.
+type SeedApplication struct {
+	Name string `json:"name"` // such as "incus"
+}
+
+// Validate reports the first thing in s that cannot work, as a FieldError. An
+// empty list is refused: it is more likely forgotten than wanted.
+func (s SeedApplications) Validate() error {
+	if len(s.Applications) == 0 {
+		return Fieldf("applications", "is empty; want at least one application, such as {name: incus}")
+	}
+	seen := make(map[string]int)
+	for i, a := range s.Applications {
+		field := fmt.Sprintf("applications[%d].name", i)
+		if !ApplicationName(a.Name) {
+			return Fieldf(field, "%q is no application name; want lower case letters, digits and dashes", a.Name)
+		}
+		if first, ok := seen[a.Name]; ok {
+			return Fieldf(field, "%q is already listed as applications[%d]", a.Name, first)
+		}
+		seen[a.Name] = i
+	}
+	return nil
+}
+
+// ApplicationName reports whether s can name an application: lower case
+// letters, digits and dashes.
+func ApplicationName(s string) bool {
+	return s != "" && only(s, "-") && s == strings.ToLower(s)
+}
+
+// SeedIncus is the section `incus`: how Incus is set up at first start.
+type SeedIncus struct {
+	Version       string         `json:"version,omitempty"`
+	ApplyDefaults bool           `json:"apply_defaults,omitempty"` // a pool, a bridge and a default profile
+	Preseed       map[string]any `json:"preseed,omitempty"`        // Incus' own document (`incus admin init --preseed`)
+}
+
+// SeedNetwork is the section `network`.
+type SeedNetwork struct {
+	Version string `json:"version,omitempty"`
+	NetworkConfig
+}
