@@ -1,0 +1,133 @@
+// Package seal owns what binds the machine's data to the machine: Secure Boot,
+// the TPM and the recovery keys.
+//
+// It works at two times:
+//
+//	unlock.go    in the initrd: unlock root by the TPM, or say why not and ask
+//	recovery.go  in the initrd: a recovery key for root, once
+//	seal.go      in the running system: whether all of that holds
+//	state.go     in the running system: the document for GET
+//
+// A key leaves this package in three ways only: into a file that root alone can
+// read, into a program that unlocks with it, and as an api.Secret into the
+// document that the operator asks for. It is in no log and in no error.
+//
+// The order of the early boot is decided in internal/early. The formats of
+// Secure Boot are read by internal/uefi; the pool's key is made by the area
+// storage beside this one.
+package seal
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+
+	"github.com/incusos/incusos/internal/sys"
+	"github.com/incusos/incusos/internal/uefi"
+)
+
+const (
+	keyDir       = "/var/lib/incus-os"
+	rootKey      = keyDir + "/recovery.root.key"
+	earlyResult  = "/run/incus-os/early.json"
+	trustedState = "system state is fully trusted"
+)
+
+// What Unlock and the early boot's result say about how root was opened.
+const (
+	ByTPM         = "tpm"
+	ByRecoveryKey = "recovery key"
+)
+
+// A Seal reports on one machine.
+type Seal struct {
+	host      sys.Host
+	retrieved func() bool
+}
+
+// New returns the seal of host. retrieved says whether the operator has
+// confirmed to have written the recovery keys down.
+func New(host sys.Host, retrieved func() bool) *Seal { return &Seal{host, retrieved} }
+
+// Name is the area's name in health reports.
+func (s *Seal) Name() string { return "seal" }
+
+// Reconcile changes nothing so far: what there is to do happens in the initrd.
+// It complains about everything that makes the machine less trustworthy than
+// it was built to be, and says what to do.
+func (s *Seal) Reconcile(context.Context) error {
+	doubts, err := s.doubts()
+	if err != nil {
+		return err
+	}
+	var complaints []string
+	for _, d := range doubts {
+		complaints = append(complaints, d.what+"; "+d.do)
+	}
+	if !s.host.Files.Exists(rootKey) && s.unlockedBy() != "" {
+		complaints = append(complaints, "there is no recovery key for root; restart the machine, the TPM then allows to make one")
+	}
+	if complaints == nil {
+		return nil
+	}
+	return errors.New(strings.Join(complaints, ". "))
+}
+
+// A doubt is a reason not to trust the machine's state.
+type doubt struct{ what, do string }
+
+func (s *Seal) doubts() ([]doubt, error) {
+	secure, err := s.secureBoot()
+	if err != nil {
+		return nil, err
+	}
+	var all []doubt
+	if !secure {
+		all = append(all, doubt{"Secure Boot is disabled", "turn it on in the firmware setup"})
+	}
+	if !s.hasTPM() {
+		all = append(all, doubt{"there is no TPM 2.0", "turn it on in the firmware setup"})
+	} else if s.unlockedBy() == ByRecoveryKey {
+		all = append(all, doubt{"root was unlocked with the recovery key", "put back what was changed in the firmware setup and restart"})
+	}
+	return all, nil
+}
+
+// secureBoot reports whether the firmware enforces signatures.
+func (s *Seal) secureBoot() (bool, error) {
+	b, err := sys.ReadVariable(s.host.Files, "SecureBoot", string(uefi.GlobalVariable))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if len(b) != 1 {
+		return false, fmt.Errorf("the EFI variable SecureBoot has %d bytes; want 1", len(b))
+	}
+	return b[0] == 1, nil
+}
+
+func (s *Seal) hasTPM() bool {
+	b, err := s.host.Files.ReadFile("/sys/class/tpm/tpm0/tpm_version_major")
+	return err == nil && strings.TrimSpace(string(b)) == "2"
+}
+
+// unlockedBy returns how the early boot opened root, "" when it did not or when
+// nothing is known about it.
+func (s *Seal) unlockedBy() string {
+	b, err := s.host.Files.ReadFile(earlyResult)
+	if err != nil {
+		return ""
+	}
+	var early struct {
+		UnlockedBy string `json:"unlocked_by"`
+	}
+	if err := json.Unmarshal(b, &early); err != nil {
+		return ""
+	}
+	return early.UnlockedBy
+}

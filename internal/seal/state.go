@@ -1,0 +1,140 @@
+package seal
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+
+	"github.com/incusos/incusos/api"
+	"github.com/incusos/incusos/internal/sys"
+	"github.com/incusos/incusos/internal/uefi"
+)
+
+// Config returns the part of the document that is saved elsewhere: the recovery
+// keys lie in files, since the initrd has to write them.
+func (s *Seal) Config() (api.SystemSecurityConfig, error) {
+	key, err := s.host.Files.ReadFile(rootKey)
+	if errors.Is(err, fs.ErrNotExist) {
+		return api.SystemSecurityConfig{EncryptionRecoveryKeys: []api.Secret{}}, nil
+	}
+	if err != nil {
+		return api.SystemSecurityConfig{}, fmt.Errorf("reading the recovery key: %w", err)
+	}
+	return api.SystemSecurityConfig{EncryptionRecoveryKeys: []api.Secret{api.Secret(strings.TrimSpace(string(key)))}}, nil
+}
+
+// State reports how trustworthy the machine is, and the keys to write down.
+func (s *Seal) State() (api.SystemSecurityState, error) {
+	secure, err := s.secureBoot()
+	if err != nil {
+		return api.SystemSecurityState{}, err
+	}
+	certificates, err := s.certificates()
+	if err != nil {
+		return api.SystemSecurityState{}, err
+	}
+	pools, err := s.poolKeys()
+	if err != nil {
+		return api.SystemSecurityState{}, err
+	}
+	state := api.SystemSecurityState{
+		EncryptedVolumes:                s.volumes(),
+		EncryptionRecoveryKeysRetrieved: s.retrieved(),
+		PoolRecoveryKeys:                pools,
+		SecureBootCertificates:          certificates,
+		SecureBootEnabled:               secure,
+		TPMStatus:                       s.tpm(),
+	}
+	state.SystemStateIsTrusted, state.SystemStateStatus, err = s.trust()
+	return state, err
+}
+
+func (s *Seal) trust() (trusted bool, why string, err error) {
+	doubts, err := s.doubts()
+	if err != nil {
+		return false, "", err
+	}
+	if len(doubts) == 0 {
+		return true, trustedState, nil
+	}
+	var words []string
+	for _, d := range doubts {
+		words = append(words, d.what)
+	}
+	return false, strings.Join(words, ", "), nil
+}
+
+func (s *Seal) tpm() api.TPMStatus {
+	switch {
+	case !s.hasTPM():
+		return api.TPMUnavailable
+	case s.unlockedBy() == ByRecoveryKey:
+		return api.TPMMismatch
+	}
+	return api.TPMOK
+}
+
+func (s *Seal) volumes() []api.EncryptedVolume {
+	switch s.unlockedBy() {
+	case ByTPM:
+		return []api.EncryptedVolume{{Volume: "root", State: "unlocked (TPM)"}}
+	case ByRecoveryKey:
+		return []api.EncryptedVolume{{Volume: "root", State: "unlocked (recovery passphrase)"}}
+	}
+	return []api.EncryptedVolume{}
+}
+
+// certificates lists what the firmware trusts and distrusts.
+func (s *Seal) certificates() ([]api.SecureBootCertificate, error) {
+	all := []api.SecureBootCertificate{}
+	for _, v := range []struct {
+		name   string
+		vendor uefi.GUID
+	}{
+		{"PK", uefi.GlobalVariable}, {"KEK", uefi.GlobalVariable},
+		{"db", uefi.ImageSecurityDatabase}, {"dbx", uefi.ImageSecurityDatabase},
+	} {
+		b, err := sys.ReadVariable(s.host.Files, v.name, string(v.vendor))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		lists, err := uefi.ParseSignatureLists(b)
+		if err != nil {
+			return nil, fmt.Errorf("reading the EFI variable %s: %w", v.name, err)
+		}
+		for _, c := range uefi.Certificates(v.name, lists) {
+			all = append(all, api.SecureBootCertificate(c))
+		}
+	}
+	return all, nil
+}
+
+// poolKeys returns the keys of pools, in base64, by pool.
+func (s *Seal) poolKeys() (map[string]api.Secret, error) {
+	keys := make(map[string]api.Secret)
+	entries, err := s.host.Files.ReadDir(keyDir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return keys, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listing the keys of pools: %w", err)
+	}
+	for _, e := range entries {
+		name, isPool := strings.CutPrefix(e.Name(), "zpool.")
+		name, isKey := strings.CutSuffix(name, ".key")
+		if !isPool || !isKey {
+			continue
+		}
+		b, err := s.host.Files.ReadFile(keyDir + "/" + e.Name())
+		if err != nil {
+			return nil, fmt.Errorf("reading the key of pool %q: %w", name, err)
+		}
+		keys[name] = api.Secret(base64.StdEncoding.EncodeToString(b))
+	}
+	return keys, nil
+}

@@ -1,0 +1,132 @@
+package seal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/incusos/incusos/internal/sys"
+)
+
+const (
+	volume     = "root" // name of the opened device in /dev/mapper
+	cryptsetup = "/usr/bin/systemd-cryptsetup"
+
+	// typedKey is where a typed key lies while it is tried. /run is in memory.
+	typedKey = "/run/incus-os/unlock.key"
+)
+
+// Both ways measure the volume's key into PCR 15 (systemd-cryptsetup and
+// crypttab(5), tpm2-measure-pcr=), so that what unlocks later can tell that
+// root was not swapped. None of them asks by itself.
+const (
+	byTPMOptions = "tpm2-device=auto,tpm2-measure-pcr=yes,headless=yes,discard"
+	byKeyOptions = "tpm2-measure-pcr=yes,headless=yes,discard"
+)
+
+// Wrong keys cost time, so that guessing at the console leads nowhere.
+const (
+	firstDelay = time.Second
+	lastDelay  = time.Minute
+)
+
+// Unlock opens the encrypted device as /dev/mapper/root and returns how: ByTPM
+// or ByRecoveryKey. When the TPM does not release its key, ask is called with a
+// prompt that says why, and again after a wrong key, until ctx ends or ask
+// returns an error.
+func Unlock(ctx context.Context, host sys.Host, device string, ask func(prompt string) (string, error)) (by string, err error) {
+	_, err = host.Exec.Run(ctx, sys.Command(cryptsetup, "attach", volume, device, "-", byTPMOptions))
+	if err == nil {
+		return ByTPM, nil
+	}
+	exit, ok := errors.AsType[*sys.ExecError](err)
+	if !ok {
+		return "", err
+	}
+	prompt := explain(exit.Stderr) + "\nRecovery key: "
+	for delay := firstDelay; ; delay = min(2*delay, lastDelay) {
+		key, err := ask(prompt)
+		if err != nil {
+			return "", fmt.Errorf("asking for the recovery key: %w", err)
+		}
+		refused, err := try(ctx, host, device, normalize(key))
+		if err != nil {
+			return "", err
+		}
+		if refused == "" {
+			return ByRecoveryKey, nil
+		}
+		prompt = refused + "\nRecovery key: "
+		if err := wait(ctx, delay); err != nil {
+			return "", err
+		}
+	}
+}
+
+// try opens device with key. refused says what was wrong with the key, and is
+// "" if it was the right one.
+func try(ctx context.Context, host sys.Host, device, key string) (refused string, err error) {
+	if key == "" {
+		return "Nothing was typed.", nil
+	}
+	if err := host.Files.WriteFile(typedKey, []byte(key), 0o600); err != nil {
+		return "", fmt.Errorf("handing the recovery key over: %w", err)
+	}
+	_, err = host.Exec.Run(ctx, sys.Command(cryptsetup, "attach", volume, device, typedKey, byKeyOptions))
+	if err := host.Files.Remove(typedKey); err != nil {
+		return "", fmt.Errorf("taking the recovery key away: %w", err)
+	}
+	if _, ok := errors.AsType[*sys.ExecError](err); ok {
+		return "This key does not unlock the system.", nil
+	}
+	return "", err
+}
+
+func wait(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// explain says in words why the TPM did not unlock, from what
+// systemd-cryptsetup printed. The first match counts: a policy that does not
+// fit also leads to later, less telling messages.
+func explain(stderr string) string {
+	for _, known := range []struct{ text, why string }{
+		{"lockout", "The TPM is locked after too many wrong attempts; it recovers by itself when the machine stays on for some hours."},
+		{"integrity check failed", "The key belongs to another TPM: the drive was moved to another machine, or the TPM was cleared."},
+		{"PCR value mismatch", policyMismatch},
+		{"Failed to unseal secret using TPM2", policyMismatch},
+		{"policy check failed", policyMismatch},
+		{"No valid TPM2 token", noToken},
+		{"No TPM2 metadata enrolled", noToken},
+		{"TPM2 support is not installed", noTPM},
+		{"No TPM2 hardware", noTPM},
+		{"Failed to find TPM2", noTPM},
+		{"TPM2 device not found", noTPM},
+	} {
+		if strings.Contains(strings.ToLower(stderr), strings.ToLower(known.text)) {
+			return known.why
+		}
+	}
+	return "The TPM did not unlock the system: " + lastLine(stderr)
+}
+
+const (
+	policyMismatch = "The TPM keeps its key back, because this boot is not the one it knows: the firmware, its settings or the Secure Boot keys have changed."
+	noToken        = "The system is not bound to a TPM."
+	noTPM          = "The TPM cannot be found. It may be turned off in the firmware setup."
+)
+
+func lastLine(s string) string {
+	s = strings.TrimSpace(s)
+	if s == "" {
+		return "it did not say why."
+	}
+	return s[strings.LastIndexByte(s, '\n')+1:]
+}
