@@ -1,0 +1,212 @@
+// Package apps installs and starts applications: extension images that are
+// merged into /usr, signed and verified by the kernel as /usr itself is.
+//
+//	images.go   which image is active, and merging it    (systemd-sysext)
+//	incus.go    the REST API of Incus, as far as needed
+//	preseed.go  what Incus is set up with                (pure)
+//	setup.go    setting it up, once, and going on where that was cut
+//
+// An image lies in /var/lib/incus-os-extensions/VERSION/NAME.raw and is active
+// by a link in /var/lib/extensions. systemd-sysext merges active images early
+// in the boot; only the first boot and a change of version are left to do here.
+//
+// Incus asks this system's own API for services while it starts and waits for
+// the answer. Nothing here is locked while Incus starts, except against a
+// second Reconcile.
+//
+// Where images come from is the business of internal/seed and internal/update;
+// the ZFS pool below Incus is that of internal/storage. Areas do not know each
+// other: the daemon hands a Source over.
+package apps
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/incusos/incusos/api"
+	"github.com/incusos/incusos/internal/store"
+	"github.com/incusos/incusos/internal/sys"
+)
+
+// An Image is an application that a Source can supply.
+type Image struct {
+	Name    string // such as "incus"
+	Version string // such as "202601010000"
+	Size    uint64 // bytes
+}
+
+// A Source supplies the images of a machine that has none yet.
+type Source interface {
+	Applications() []Image
+	OpenApplication(name string) (io.ReadCloser, error)
+}
+
+// Options is what the operator and the medium say about applications.
+type Options struct {
+	Wanted   []string       // names; none is Incus alone
+	Source   Source         // nil: no images but those stored
+	Incus    *api.SeedIncus // nil: apply defaults
+	Progress func(name string, done, total uint64)
+}
+
+// Saved is the document applications.json: how far things have come.
+type Saved struct {
+	Initialized bool              `json:"initialized"`         // Incus was set up; never again
+	Version     string            `json:"version,omitempty"`   // image that was set up
+	Preseeded   []string          `json:"preseeded,omitempty"` // sections of the preseed that are done
+	Populated   map[string]string `json:"populated,omitempty"` // application to the image whose users and directories exist
+}
+
+const incusName = "incus"
+
+// answerTime is how long Incus may take until it answers. Its first start
+// makes keys and a database, and it is slow on a busy machine.
+const answerTime = 10 * time.Minute
+
+// Apps is the applications of one machine.
+type Apps struct {
+	host    sys.Host
+	saved   *store.Document[Saved]
+	options Options
+
+	running sync.Mutex // held by Reconcile
+
+	mu       sync.Mutex // guards what follows; never held while waiting
+	server   string     // version of Incus as it says itself
+	warnings []string
+}
+
+// New returns the applications of host. saved is the document
+// "applications".
+func New(host sys.Host, saved *store.Document[Saved], options Options) *Apps {
+	if len(options.Wanted) == 0 {
+		options.Wanted = []string{incusName}
+	}
+	if options.Incus == nil {
+		options.Incus = &api.SeedIncus{ApplyDefaults: true}
+	}
+	if options.Progress == nil {
+		options.Progress = func(string, uint64, uint64) {}
+	}
+	return &Apps{host: host, saved: saved, options: options}
+}
+
+// Name is the area's name in health reports.
+func (a *Apps) Name() string { return "applications" }
+
+// Reconcile installs and starts what is wanted; see Apply.
+func (a *Apps) Reconcile(ctx context.Context) error { return a.Apply(ctx) }
+
+// Apply installs, merges and starts the wanted applications and sets Incus up
+// if that has not been done. After an interruption at any point, applying again
+// continues.
+func (a *Apps) Apply(ctx context.Context) error {
+	a.running.Lock()
+	defer a.running.Unlock()
+	p, err := a.Plan(ctx)
+	if err != nil {
+		return err
+	}
+	if err := a.applyImages(ctx, p); err != nil {
+		return err
+	}
+	if !slices.Contains(a.options.Wanted, incusName) {
+		return nil
+	}
+	for _, unit := range incusUnits() {
+		if err := a.host.Units.Start(ctx, unit); err != nil {
+			return err
+		}
+	}
+	return a.reach(ctx)
+}
+
+// incusUnits returns what Incus consists of, in the order of starting. The last
+// one starts nothing more; it is what stops instances in good order when the
+// machine is turned off.
+func incusUnits() []string {
+	return []string{"lxcfs.service", "incus.socket", "incus.service", "incus-startup.service"}
+}
+
+// reach waits until Incus answers, sets it up and looks at who may log in.
+func (a *Apps) reach(ctx context.Context) error {
+	c := dial(a.host.Files)
+	version, err := c.version(ctx, answerTime)
+	if err != nil {
+		return err
+	}
+	a.mu.Lock()
+	a.server = version
+	a.mu.Unlock()
+	setup := a.setUp(ctx, c)
+	locked, err := c.nobodyTrusted(ctx)
+	if err != nil {
+		return errors.Join(setup, err)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.warnings = nil
+	if locked {
+		a.warnings = []string{"no client certificate was seeded; nobody can log in remotely"}
+	}
+	return setup
+}
+
+// Warnings returns sentences for the console, as of the last Reconcile.
+func (a *Apps) Warnings() []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Clone(a.warnings)
+}
+
+// A Document is what /os/1.0/applications/NAME shows.
+type Document struct {
+	State  State    `json:"state"`
+	Config struct{} `json:"config"`
+}
+
+// State is an application as it is.
+type State struct {
+	IsPrimary         bool     `json:"is_primary"`
+	Initialized       bool     `json:"initialized"`
+	FriendlyVersion   string   `json:"friendly_version"` // such as "7.0.2 [202601010000]"
+	Version           string   `json:"version"`          // of the image
+	AvailableVersions []string `json:"available_versions"`
+}
+
+// Documents returns what there is to say about each installed application, by
+// name. It waits for nothing.
+func (a *Apps) Documents() (map[string]any, error) {
+	active, err := a.active()
+	if err != nil {
+		return nil, err
+	}
+	a.mu.Lock()
+	server := a.server
+	a.mu.Unlock()
+	initialized := a.saved.Get().Initialized
+	all := make(map[string]any)
+	for name, image := range active {
+		versions, err := a.stored(name)
+		if err != nil {
+			return nil, err
+		}
+		s := State{Initialized: true, Version: versionOf(image), FriendlyVersion: versionOf(image), AvailableVersions: versions}
+		if name == incusName {
+			s.IsPrimary, s.Initialized = true, initialized
+			s.FriendlyVersion = strings.TrimSpace(fmt.Sprintf("%s [%s]", server, s.Version))
+		}
+		all[name] = Document{State: s}
+	}
+	return all, nil
+}
+
+// versionOf returns the version in the path of a stored image.
+func versionOf(image string) string { return path.Base(path.Dir(image)) }
