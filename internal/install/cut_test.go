@@ -1,0 +1,108 @@
+package install_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/incusos/incusos/internal/sys"
+)
+
+var errCut = errors.New("cut")
+
+// A cutter fails the effect number `at`, and all after it, as a power cut does.
+// With late, the program that is cut has done its work.
+type cutter struct {
+	sys.Runner
+	sys.Mounter
+	at   int
+	late bool
+	n    int
+}
+
+func (c *cutter) cut() bool { c.n++; return c.n >= c.at }
+
+func (c *cutter) fault(string, string) error {
+	if c.cut() {
+		return errCut
+	}
+	return nil
+}
+
+func (c *cutter) Run(ctx context.Context, cmd sys.Cmd) ([]byte, error) {
+	cut := c.cut()
+	if cut && (!c.late || c.n > c.at) {
+		return nil, errCut
+	}
+	out, err := c.Runner.Run(ctx, cmd)
+	if cut {
+		err = errCut
+	}
+	return out, err
+}
+
+func (c *cutter) Mount(source, target, fstype string, options ...string) error {
+	if c.cut() {
+		return errCut
+	}
+	return c.Mounter.Mount(source, target, fstype, options...)
+}
+
+func TestCutAnywhereInstallsAgain(t *testing.T) {
+	effects := 0
+	for at := 1; cutAt(t, at, false); at++ {
+		effects = at
+	}
+	if effects < 15 {
+		t.Errorf("only %d effects were seen", effects)
+	}
+	// A cut after an effect is one before the next, but for the last.
+	if !cutAt(t, effects, true) {
+		t.Error("the last effect was not cut")
+	}
+}
+
+// cutAt installs with a cut and then without, and reports whether it came to
+// the cut.
+func cutAt(t *testing.T, at int, late bool) bool {
+	t.Helper()
+	b := newBench(t)
+	whole := b.Host
+	c := &cutter{Runner: whole.Exec, Mounter: whole.Mounts, at: at, late: late}
+	b.Host.Exec, b.Host.Mounts, b.Host.Files = c, c, whole.Files.WithFault(c.fault)
+	err := b.run(t)
+	b.Host = whole
+	if err == nil {
+		return false
+	}
+	if !errors.Is(err, errCut) {
+		t.Fatalf("cut at effect %d: %v, want the cut", at, err)
+	}
+	b.again(t, at)
+	return true
+}
+
+// again asserts that after a cut the disk is untouched, marked, or complete,
+// and that the next run makes it complete or says that it is.
+func (b bench) again(t *testing.T, at int) {
+	t.Helper()
+	name := "untouched"
+	if table := b.disks.Table("nvme0n1"); len(table) > 0 {
+		name = table[0].Name
+	}
+	err := b.run(t)
+	switch name {
+	case "untouched", "incusos-incomplete":
+		if err != nil {
+			t.Errorf("cut at effect %d, then again: %v", at, err)
+		}
+	case "esp":
+		if err == nil || !strings.Contains(err.Error(), "already installed") {
+			t.Errorf("cut after the last effect, then again: %v, want that it is installed", err)
+		}
+	default:
+		t.Errorf("cut at effect %d: the first partition is named %q", at, name)
+	}
+	b.check(t)
+}
