@@ -1,0 +1,185 @@
+// Package console shows on the machine's own screens how it is doing.
+//
+// There are two kinds of them. The screen (tty1) is redrawn in place: a status
+// block, what is in progress, the last messages, or in red what is wrong and
+// what to do. Serial consoles, and whatever else the kernel was told to use,
+// get one line for each thing that changed, each beginning with "incus-os: ",
+// so that a person scrolling back and a program reading along can follow.
+//
+//	screen.go  what the screen looks like        (pure)
+//	lines.go   what a serial console is told     (pure)
+//	device.go  which consoles there are, and writing to them
+//	ask.go     a line typed on any of them
+//
+// Nothing waits for a console: one that is slow or gone only loses output.
+// Nothing is decided here: package daemon says what to show, and package install
+// beside this one how far it is.
+package console
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/incusos/incusos/api"
+	"github.com/incusos/incusos/internal/sys"
+)
+
+const (
+	// serialEvery is how often a serial console hears of one phase's progress.
+	serialEvery = 2 * time.Second
+	// screenEvery is how often progress redraws the screen.
+	screenEvery = 200 * time.Millisecond
+)
+
+// A Status is what there is to know about the machine at one moment.
+type Status struct {
+	Name      string        // of the system, "IncusOS"
+	Version   string        // such as "202601010000"
+	Mode      api.Mode      // a development build is marked as one
+	Hostname  string        // of the machine
+	Addresses []string      // IP addresses, without the length of the network
+	IncusUp   bool          // Incus answers at these addresses
+	Starting  string        // what is being brought up; "" when that is over
+	Degraded  []string      // "area: what is wrong, what to do"; none: ready
+	Warnings  []string      // what needs attention although it works
+	Elapsed   time.Duration // since the system started
+}
+
+// A Console shows the same on all consoles of a machine. Its methods may be
+// called from several goroutines, and return without waiting for output.
+type Console struct {
+	files sys.Dir
+	names []string // of the consoles, such as "/dev/ttyS0"
+
+	mu       sync.Mutex
+	view     view
+	progress map[string]*progress // by phase
+	screens  []*device
+	serials  []*device
+}
+
+// A progress is how far a phase was when somebody was last told.
+type progress struct {
+	began, screen, serial time.Time
+	complete              bool
+}
+
+// New returns the console of the machine with these files. Each writer of more
+// is told what a serial console is told.
+func New(files sys.Dir, more ...io.Writer) *Console {
+	c := &Console{files: files, names: names(files), progress: make(map[string]*progress)}
+	for _, name := range c.names {
+		put := func(b []byte) error { return files.PutFile(name, b) }
+		if name == screenDevice {
+			c.screens = append(c.screens, open(name, true, put))
+		} else {
+			c.serials = append(c.serials, open(name, false, put))
+		}
+	}
+	for _, w := range more {
+		put := func(b []byte) error { _, err := w.Write(b); return err }
+		c.serials = append(c.serials, open("the log", false, put))
+	}
+	return c
+}
+
+// Show shows the status of the machine, and takes away what Fail showed.
+func (c *Console) Show(s Status) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.tell(news(c.view.status, s)...)
+	c.view.status = s
+	c.view.failure, c.view.progress = nil, ""
+	c.redraw()
+}
+
+// Progress shows how far a phase is, such as "install: writing usr". Total is
+// in the unit of done, bytes if it is not known and 0. It may be called often.
+func (c *Console) Progress(phase string, done, total uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := time.Now()
+	complete := total > 0 && done >= total
+	p := c.progress[phase]
+	if p == nil || p.complete && !complete { // new, or once more
+		p = &progress{began: now}
+		c.progress[phase] = p
+	}
+	last := complete && !p.complete
+	p.complete = complete
+	text := amount(phase, done, total, now.Sub(p.began))
+	if last || now.Sub(p.serial) >= serialEvery {
+		p.serial = now
+		c.tell(text)
+	}
+	if last || now.Sub(p.screen) >= screenEvery {
+		p.screen = now
+		c.view.progress, c.view.done, c.view.total = text, done, total
+		c.redraw()
+	}
+}
+
+// Say shows a message of one line.
+func (c *Console) Say(format string, args ...any) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	text := fmt.Sprintf(format, args...)
+	c.tell(text)
+	c.view.messages = append(c.view.messages, text)
+	if over := len(c.view.messages) - screenHeight; over > 0 {
+		c.view.messages = slices.Delete(c.view.messages, 0, over)
+	}
+	c.redraw()
+}
+
+// Fail shows what cannot be done and, in the lines, why and what to do about
+// it. It stays on the screen until the next Show.
+func (c *Console) Fail(title string, lines ...string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, line := range lines {
+		c.tell(title + ": " + line)
+	}
+	if len(lines) == 0 {
+		c.tell(title)
+	}
+	c.view.failure = append([]string{title}, lines...)
+	c.redraw()
+}
+
+// Close ends the output once what is waiting was written, or after a second.
+// What is shown later is not.
+func (c *Console) Close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	for _, d := range slices.Concat(c.screens, c.serials) {
+		d.close(ctx)
+	}
+	c.screens, c.serials = nil, nil
+}
+
+func (c *Console) tell(lines ...string) {
+	if len(lines) == 0 {
+		return
+	}
+	text := []byte(serial(lines))
+	for _, d := range c.serials {
+		d.write(text)
+	}
+}
+
+func (c *Console) redraw() {
+	if len(c.screens) == 0 {
+		return
+	}
+	frame := []byte(c.view.draw())
+	for _, d := range c.screens {
+		d.write(frame)
+	}
+}
