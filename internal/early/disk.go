@@ -1,0 +1,85 @@
+package early
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"time"
+
+	"github.com/incusos/incusos/internal/sys"
+)
+
+const (
+	rootLabel  = "root"
+	localLabel = "local-data"
+
+	// diskTimeout is how long the disk that the firmware read may take to
+	// appear to the kernel: large arrays need a minute or more.
+	diskTimeout = 2 * time.Minute
+
+	// smallest is the size below which a disk cannot hold the system, bytes.
+	smallest = 16_000_000_000
+)
+
+// bootDisk returns the disk that systemd-boot was started from, once the kernel
+// has found it.
+func bootDisk(ctx context.Context, files sys.Dir) (sys.Disk, error) {
+	link, err := sys.BootPartition(files)
+	if errors.Is(err, fs.ErrNotExist) {
+		return sys.Disk{}, errors.New("this machine was not started by systemd-boot: the firmware has no variable LoaderDevicePartUUID; start from the disk's own boot entry")
+	}
+	if err != nil {
+		return sys.Disk{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, diskTimeout)
+	defer cancel()
+	if err := sys.WaitFor(ctx, files, link); err != nil {
+		return sys.Disk{}, fmt.Errorf("waiting for the disk this machine started from (%s): %w", link, err)
+	}
+	return sys.BootDisk(files)
+}
+
+// rootPartition returns the root partition of disk. On the first boot it makes
+// it and the one for the pool: systemd-repart writes the partition table last,
+// so that a cut leaves a disk on which this starts over.
+func rootPartition(ctx context.Context, host sys.Host, screen Console, disk sys.Disk) (sys.Partition, error) {
+	_, hasLocal := disk.Partition(localLabel)
+	if p, ok := disk.Partition(rootLabel); ok && hasLocal {
+		return p, nil
+	}
+	if disk.Size < smallest {
+		return sys.Partition{}, fmt.Errorf("the disk %s has %d GB and the system needs 16 GB: install to a larger disk", disk.Path, disk.Size/1e9)
+	}
+	screen.Say("first start: making the encrypted root partition on %s", disk.Path)
+	out, err := host.Exec.Run(ctx, sys.Command("systemd-repart", "--json=short",
+		"--definitions="+definitions, "--dry-run=no", "--tpm2-device=auto", "--tpm2-pcrs=7", disk.Path))
+	if err != nil {
+		return sys.Partition{}, fmt.Errorf("partitioning %s: %w", disk.Path, err)
+	}
+	return madePartition(ctx, host.Files, out)
+}
+
+// madePartition finds the root partition in what systemd-repart printed, a JSON
+// list of partitions with label and node, and waits for its device. The kernel
+// does not know the labels of partitions that were added to a disk in use.
+func madePartition(ctx context.Context, files sys.Dir, printed []byte) (sys.Partition, error) {
+	var made []struct{ Label, Node string }
+	if err := json.Unmarshal(printed, &made); err != nil {
+		return sys.Partition{}, fmt.Errorf("reading what systemd-repart printed: %w", err)
+	}
+	for _, p := range made {
+		if p.Label != rootLabel {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(ctx, diskTimeout)
+		defer cancel()
+		if err := sys.WaitFor(ctx, files, p.Node); err != nil {
+			return sys.Partition{}, fmt.Errorf("waiting for the new root partition: %w", err)
+		}
+		return sys.Partition{Name: path.Base(p.Node), Path: p.Node, Label: p.Label}, nil
+	}
+	return sys.Partition{}, fmt.Errorf("systemd-repart made no partition labelled %q", rootLabel)
+}

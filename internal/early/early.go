@@ -1,0 +1,181 @@
+// Package early is the part of the boot that runs in the initrd, from /usr once
+// dm-verity has checked it: it refuses machines that cannot be trusted, makes
+// the root partition on the first boot, unlocks and mounts it, and says exactly
+// why when it cannot.
+//
+// It composes seal (unlocking, the recovery key) with the screen of console.
+// What it found out is left in /run/incus-os/early.json for the daemon, which
+// goes on where this ends; see package daemon.
+package early
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"github.com/incusos/incusos/internal/install"
+	"github.com/incusos/incusos/internal/seal"
+	"github.com/incusos/incusos/internal/sys"
+)
+
+// A Console is the screen as far as the early boot needs it.
+type Console interface {
+	Say(format string, args ...any)
+	Fail(title string, lines ...string)
+	// Ask shows prompt on every console and returns the first line typed on
+	// any of them, without echo.
+	Ask(ctx context.Context, prompt string) (string, error)
+}
+
+// Names in the file trees of the initrd and of the machine.
+const (
+	sysroot     = "/sysroot"
+	definitions = "/sysusr/usr/lib/incus-os/repart.d"
+	recoveryKey = sysroot + "/var/lib/incus-os/recovery.root.key"
+	resultFile  = "/run/incus-os/early.json"
+)
+
+// A Result is what the early boot tells the daemon.
+type Result struct {
+	Mode       string   `json:"mode"`                  // "run" or "install"
+	BootDisk   string   `json:"boot_disk"`             // device the machine started from, such as "/dev/sda"
+	UnlockedBy string   `json:"unlocked_by,omitempty"` // "tpm" or "recovery key"
+	Warnings   []string `json:"warnings,omitempty"`    // sentences for the operator
+}
+
+// A RefusedError is a condition that only a person before the machine can
+// change. It has been shown on the console.
+type RefusedError struct{ Problems []Problem }
+
+func (e *RefusedError) Error() string {
+	return fmt.Sprintf("this machine does not meet the requirements: %s", e.Problems[0].What)
+}
+
+// Run brings the machine to the point where the initrd hands over: a root file
+// system with /usr and /etc is mounted at /sysroot.
+func Run(ctx context.Context, host sys.Host, screen Console) error {
+	if problems := Check(host.Files); len(problems) > 0 {
+		explain(screen, problems)
+		return &RefusedError{problems}
+	}
+	disk, err := bootDisk(ctx, host.Files)
+	if err != nil {
+		return err
+	}
+	if err := host.Files.MkdirAll(sysroot, 0o755); err != nil {
+		return err
+	}
+	res := Result{Mode: "run", BootDisk: disk.Path}
+	if isMedium(disk) {
+		res.Mode = "install"
+		err = host.Mounts.Mount("tmpfs", sysroot, "tmpfs", "mode=0755", "size=50%", "nodev", "nosuid")
+	} else {
+		res.UnlockedBy, res.Warnings, err = mountRoot(ctx, host, screen, disk)
+	}
+	if err != nil {
+		return err
+	}
+	if err := assemble(host); err != nil {
+		return err
+	}
+	if err := merge(ctx, host); err != nil {
+		res.Warnings = append(res.Warnings, err.Error())
+	}
+	return save(host.Files, res)
+}
+
+// isMedium tells an install medium from an installed disk: the medium has
+// neither a second slot nor a root partition, a disk has at least the former
+// from the moment it is installed.
+func isMedium(d sys.Disk) bool {
+	_, root := d.Partition(rootLabel)
+	_, slot := d.Partition("_empty")
+	return !root && !slot
+}
+
+// mountRoot unlocks the root partition, making it first if this is the first
+// boot, and mounts it at /sysroot.
+func mountRoot(ctx context.Context, host sys.Host, screen Console, disk sys.Disk) (by string, warnings []string, err error) {
+	root, err := rootPartition(ctx, host, screen, disk)
+	if err != nil {
+		return "", nil, err
+	}
+	ask := func(prompt string) (string, error) { return screen.Ask(ctx, prompt) }
+	if err := install.Forget(host.Files); err != nil {
+		warnings = append(warnings, err.Error())
+	}
+	by, err = seal.Unlock(ctx, host, root.Path, ask)
+	if err != nil {
+		return "", nil, fmt.Errorf("unlocking %s: %w", root.Path, err)
+	}
+	if err := check(ctx, host); err != nil {
+		return "", nil, err
+	}
+	if err := host.Mounts.Mount("/dev/mapper/root", sysroot, "ext4", "nodev", "nosuid", "noexec"); err != nil {
+		return "", nil, err
+	}
+	if err := seal.EnsureRecoveryKey(ctx, host, root.Path, recoveryKey); err != nil {
+		warnings = append(warnings, fmt.Sprintf("there is no recovery key yet: %v; it is made at the next boot that the TPM unlocks", err))
+	}
+	return by, warnings, nil
+}
+
+// check repairs what a cut may have left in the file system (e2fsck(8), exit
+// status: 1 repaired, 2 wants a restart, 4 and up could not repair).
+func check(ctx context.Context, host sys.Host) error {
+	_, err := host.Exec.Run(ctx, sys.Command("e2fsck", "-p", "/dev/mapper/root"))
+	exit, ok := errors.AsType[*sys.ExecError](err)
+	if err == nil || ok && exit.Code == 1 {
+		return nil
+	}
+	return fmt.Errorf("checking the root file system: %w", err)
+}
+
+// assemble puts /usr and the defaults of /etc in place below /sysroot.
+func assemble(host sys.Host) error {
+	for _, dir := range []string{"/etc", "/usr", "/var/lib/etc-overlay/upper", "/var/lib/etc-overlay/work"} {
+		if err := host.Files.MkdirAll(sysroot+dir, 0o755); err != nil {
+			return err
+		}
+	}
+	if err := host.Mounts.Mount("/sysusr/usr", sysroot+"/usr", "", "bind"); err != nil {
+		return err
+	}
+	return host.Mounts.Mount("overlay", sysroot+"/etc", "overlay",
+		"lowerdir="+sysroot+"/usr/share/factory/etc",
+		"upperdir="+sysroot+"/var/lib/etc-overlay/upper",
+		"workdir="+sysroot+"/var/lib/etc-overlay/work")
+}
+
+// merge puts the active applications into /usr while nothing runs from it, so
+// that the service manager finds their units the first time it looks. Only
+// images whose root hash is signed by a key in the firmware's db are taken; the
+// kernel checks it. Without them the machine starts all the same, and package
+// apps tries again.
+func merge(ctx context.Context, host sys.Host) error {
+	active, err := host.Files.ReadDir(sysroot + "/var/lib/extensions")
+	if errors.Is(err, fs.ErrNotExist) || err == nil && len(active) == 0 {
+		return nil // the first boot
+	}
+	if err == nil {
+		_, err = host.Exec.Run(ctx, sys.Command("systemd-sysext", "merge", "--root="+sysroot,
+			"--image-policy=root=signed+absent:usr=signed+absent"))
+	}
+	if err != nil {
+		return fmt.Errorf("merging the applications: %w", err)
+	}
+	return nil
+}
+
+func save(files sys.Dir, res Result) error {
+	b, err := json.Marshal(res)
+	if err != nil {
+		return err
+	}
+	if err := files.MkdirAll("/run/incus-os", 0o700); err != nil {
+		return err
+	}
+	return files.WriteFile(resultFile, append(b, '\n'), 0o600)
+}
