@@ -1,0 +1,136 @@
+// Package provision is what happens once in the life of a machine: installing
+// from the medium it was started from, and on the first start of the installed
+// system reading what the seed asks for.
+//
+// It composes packages seed, which reads, and install, which writes; package
+// daemon decides when. What the early boot decided (run or install) comes from
+// package early by way of the daemon.
+package provision
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/incusos/incusos/api"
+	"github.com/incusos/incusos/internal/install"
+	"github.com/incusos/incusos/internal/seed"
+	"github.com/incusos/incusos/internal/sys"
+)
+
+// A Screen is where an install says how it is getting on.
+type Screen interface {
+	Say(format string, args ...any)
+	Progress(phase string, done, total uint64)
+}
+
+// seedTimeout is how long a medium with a seed, which is not the one that was
+// started from, may take to be found.
+const seedTimeout = 30 * time.Second
+
+// Install installs from the medium the machine was started from, waits until
+// that is taken out, unless the seed says not to, and starts the machine again.
+func Install(ctx context.Context, host sys.Host, screen Screen) error {
+	s, want, err := installSeed(ctx, host, screen)
+	if err != nil {
+		return err
+	}
+	if err := documents(s); err != nil {
+		return err
+	}
+	medium, err := sys.BootDisk(host.Files)
+	if err != nil {
+		return fmt.Errorf("looking for the install medium: %w", err)
+	}
+	target, err := install.Run(ctx, host, install.Request{
+		Seed: *want, Source: medium, WriteSeed: s.Forward,
+		Progress: func(phase string, done, total uint64) { screen.Progress("install: "+phase, done, total) },
+	})
+	if err != nil {
+		return err
+	}
+	// The medium is about to go, and /usr with it: neither this program nor the
+	// ones that turn a machine off can be read after that.
+	if err := host.Power.Pin(); err != nil {
+		return err
+	}
+	screen.Say("install: done on %s; remove the medium", target.Path)
+	if !want.ForceReboot {
+		if err := install.WaitRemoved(ctx, host.Files, medium); err != nil {
+			return err
+		}
+	}
+	screen.Say("install: starting the installed system")
+	return host.Power.Restart()
+}
+
+// installSeed returns the seed and what it asks the installer for. A medium
+// without one of its own waits for one on a stick beside it.
+func installSeed(ctx context.Context, host sys.Host, screen Screen) (*seed.Seed, *api.SeedInstall, error) {
+	s, err := seed.Open(host)
+	if err == nil && !s.Has("install") {
+		screen.Say("install: waiting for a seed: there is no install section on this medium, and no medium labelled SEED_DATA yet")
+		waiting, cancel := context.WithTimeout(ctx, seedTimeout)
+		defer cancel()
+		if err := sys.WaitFor(waiting, host.Files, "/dev/disk/by-label/SEED_DATA"); err != nil {
+			return nil, nil, errors.New("there is no install seed: add install.yaml to the medium with `incusos media reseed`, or attach a medium labelled SEED_DATA that has one")
+		}
+		s, err = seed.Open(host)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	want, ok, err := s.Install()
+	if err != nil {
+		return nil, nil, err
+	}
+	if !ok {
+		return nil, nil, errors.New("the medium labelled SEED_DATA has no install.yaml; an empty one installs with defaults")
+	}
+	return s, want, nil
+}
+
+// documents refuses a seed with a mistake in any section before anything is
+// written: on the installed machine it could not be corrected.
+func documents(s *seed.Seed) error {
+	_, _, apps := s.ApplicationList()
+	_, _, incus := s.Incus()
+	_, _, network := s.Network()
+	return errors.Join(apps, incus, network)
+}
+
+// First is what the seed of an installed machine asks for.
+type First struct {
+	Network      *api.NetworkConfig // nil: defaults
+	Incus        *api.SeedIncus     // nil: defaults
+	Applications []string           // none: Incus alone
+	Images       *seed.Seed         // carries the extension images
+	Unused       []string           // sections that are there and that this release does not apply
+}
+
+// Read reads the seed of an installed machine.
+func Read(host sys.Host) (First, error) {
+	s, err := seed.Open(host)
+	if err != nil {
+		return First{}, err
+	}
+	f := First{Images: s, Unused: s.Unused()}
+	list, _, err := s.ApplicationList()
+	if err != nil {
+		return First{}, err
+	}
+	if list != nil {
+		for _, a := range list.Applications {
+			f.Applications = append(f.Applications, a.Name)
+		}
+	}
+	if f.Incus, _, err = s.Incus(); err != nil {
+		return First{}, err
+	}
+	network, _, err := s.Network()
+	if network != nil {
+		f.Network = &network.NetworkConfig
+	}
+	return f, err
+}
