@@ -1,0 +1,135 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/incusos/incusos/api"
+	"github.com/incusos/incusos/internal/apps"
+	"github.com/incusos/incusos/internal/console"
+	"github.com/incusos/incusos/internal/host"
+	"github.com/incusos/incusos/internal/network"
+	"github.com/incusos/incusos/internal/rest"
+	"github.com/incusos/incusos/internal/seal"
+	"github.com/incusos/incusos/internal/storage"
+	"github.com/incusos/incusos/internal/store"
+	"github.com/incusos/incusos/internal/sys"
+)
+
+// Wire returns the parts of the daemon for a machine: its saved documents, and
+// the areas that bring the machine to them. First reads the seed; it is called
+// only while there is something to take from it.
+func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Options {
+	networkDoc := load[api.NetworkConfig](m.Files, "network")
+	securityDoc := load[acknowledged](m.Files, "security")
+	storageDoc := load[api.SystemStorageConfig](m.Files, "storage")
+	appsDoc := load[apps.Saved](m.Files, "applications")
+
+	var seed First
+	var seedErr error
+	if needsSeed(networkDoc, appsDoc) {
+		seed, seedErr = first()
+		seedErr = errors.Join(seedErr, adopt(networkDoc, seed.Network))
+	}
+	hosts := host.New(m, func() string { return fullName(networkDoc.get().DNS) })
+	seals := seal.New(m, func() bool { return securityDoc.get().RecoveryKeys })
+	stores := storage.New(m)
+	networks := network.New(m, networkDoc.get)
+	applications := apps.New(m, appsDoc.saved, apps.Options{
+		Wanted: seed.Applications, Source: seed.Images, Incus: seed.Incus,
+		Progress: func(name string, done, total uint64) { screen.Progress("installing "+name, done, total) },
+	})
+	return Options{
+		Host:    m,
+		Console: screen,
+		// The network comes before the pools: addresses arrive while those open.
+		Areas: []Area{
+			seedArea{seedErr}, hosts, securityDoc.guard(seals), networkDoc.guard(networks),
+			storageDoc.guard(stores), appsDoc.guard(applications),
+		},
+		Machine: rest.Machine{
+			Environment: hosts.Environment,
+			Network: func(context.Context) (api.Network, error) {
+				state, err := networks.State()
+				return api.Network{Config: networkDoc.get(), State: state}, errors.Join(networkDoc.err, err)
+			},
+			Security: func(context.Context) (api.SystemSecurity, error) {
+				config, configErr := seals.Config()
+				state, err := seals.State()
+				return api.SystemSecurity{Config: config, State: state}, errors.Join(securityDoc.err, configErr, err)
+			},
+			Storage: func(ctx context.Context) (api.SystemStorage, error) {
+				state, err := stores.State(ctx)
+				config := storageDoc.get()
+				config.Pools = state.Pools // where clients look for them
+				return api.SystemStorage{Config: config, State: state}, errors.Join(storageDoc.err, err)
+			},
+			Applications: func(context.Context) (map[string]any, error) {
+				if appsDoc.err != nil {
+					return nil, appsDoc.err
+				}
+				return applications.Documents()
+			},
+			Power: hosts,
+		},
+		Warnings: func() []string {
+			return slices.Concat(seed.warnings(), securityDoc.get().warnings(), applications.Warnings())
+		},
+	}
+}
+
+// acknowledged is what the operator has said to have done about security.
+type acknowledged struct {
+	RecoveryKeys bool `json:"recovery_keys_retrieved"`
+}
+
+func (a acknowledged) warnings() []string {
+	if a.RecoveryKeys {
+		return nil
+	}
+	return []string{"nobody has fetched the recovery keys; see `incus admin os system security show`"}
+}
+
+func fullName(dns api.NetworkDNS) string {
+	if dns.Hostname == "" || dns.Domain == "" {
+		return dns.Hostname
+	}
+	return dns.Hostname + "." + dns.Domain
+}
+
+// A document is a saved configuration, or why there is none to be had.
+type document[T any] struct {
+	saved *store.Document[T]
+	err   error
+}
+
+func load[T any](files sys.Dir, name string) document[T] {
+	saved, err := store.Open[T](files, name)
+	return document[T]{saved, err}
+}
+
+// get returns the configuration; the zero T where guard has refused it.
+func (d document[T]) get() (v T) {
+	if d.err == nil {
+		v = d.saved.Get()
+	}
+	return v
+}
+
+// guard returns area, or one that only says that its document is damaged: the
+// machine must not be brought to anything else than what was saved.
+func (d document[T]) guard(area Area) Area {
+	if d.err != nil {
+		return damaged{area.Name(), d.err}
+	}
+	return area
+}
+
+type damaged struct {
+	name string
+	err  error
+}
+
+func (d damaged) Name() string                    { return d.name }
+func (d damaged) Reconcile(context.Context) error { return d.err }

@@ -1,0 +1,151 @@
+// Package daemon puts the parts together and decides in which order they run.
+// It is the same code whether the machine is real or a directory.
+//
+//	areas.go   which parts there are, and what they need
+//	daemon.go  the order of the boot
+//	loop.go    when areas are brought to what is wanted, and again
+//	status.go  what the console shows
+//	serve.go   the unix socket
+//	early.go   what the early boot left in /run
+//
+// The local API is served before anything is reconciled: it never waits for the
+// network, and incusd asks it while it starts. Nothing here knows a feature.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	sdnotify "github.com/coreos/go-systemd/v22/daemon"
+
+	"github.com/incusos/incusos/api"
+	"github.com/incusos/incusos/internal/console"
+	"github.com/incusos/incusos/internal/rest"
+	"github.com/incusos/incusos/internal/sys"
+)
+
+// An Area is a part of the machine that can be brought to what is wanted.
+type Area interface {
+	// Name is what the operator calls it, such as "network".
+	Name() string
+	// Reconcile makes the machine match what is saved. It does nothing to
+	// what already does, and can be called again after any error.
+	Reconcile(ctx context.Context) error
+}
+
+// Options are the parts of a daemon. Only Host must be there.
+type Options struct {
+	Host     sys.Host
+	Socket   string           // where the API is served, in the calling system's tree; "" is /run/incus-os/unix.socket of Host
+	Console  *console.Console // nil: none
+	Areas    []Area           // brought up in this order
+	Machine  rest.Machine     // what the API answers from
+	Warnings func() []string  // what needs attention although it works
+
+	// Install puts the system on a disk. It runs instead of everything else
+	// when the machine was started from an install medium.
+	Install func(context.Context, *console.Console) error
+}
+
+// A Daemon runs one machine.
+type Daemon struct {
+	Options
+	identify func(context.Context) (api.Environment, error)
+	loop     *loop
+	early    early
+	ready    atomic.Bool // every area was brought up once
+	began    time.Time
+}
+
+// New returns the daemon made of these parts.
+func New(o Options) *Daemon {
+	if o.Console == nil {
+		o.Console = console.New(o.Host.Files)
+	}
+	d := &Daemon{Options: o, identify: o.Machine.Environment, began: time.Now()}
+	d.loop = newLoop(o.Areas, d.show)
+	d.Machine.Environment = d.environment
+	return d
+}
+
+// Changed has all areas reconciled soon. It does not wait.
+func (d *Daemon) Changed() { d.loop.wakeUp() }
+
+// Run runs the machine until ctx ends. An error means that it could not even
+// begin; trouble later on is the trouble of an area and shown as such.
+func (d *Daemon) Run(ctx context.Context) error {
+	early, err := readEarly(d.Host.Files)
+	if err != nil {
+		d.Console.Fail("cannot start", err.Error())
+		return err
+	}
+	d.early = early
+	if early.Mode == modeInstall {
+		return d.install(ctx)
+	}
+	return d.run(ctx)
+}
+
+func (d *Daemon) run(ctx context.Context) error {
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	srv, err := d.serve(ctx, fail)
+	if err != nil {
+		d.Console.Fail("cannot start", err.Error())
+		return err
+	}
+	notify(sdnotify.SdNotifyReady)
+	links, err := d.Host.Links.Watch(ctx)
+	if err != nil {
+		slog.WarnContext(ctx, "Cannot follow network addresses; looking every ten minutes", "err", err)
+	}
+	d.loop.pass(ctx)
+	d.ready.Store(ctx.Err() == nil)
+	d.show(ctx, "")
+	d.loop.run(ctx, links)
+
+	notify(sdnotify.SdNotifyStopping)
+	stop(srv)
+	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	return nil
+}
+
+// install runs the installer. What it could not do stays on the screen until
+// the machine is turned off: starting over would only fail the same way.
+func (d *Daemon) install(ctx context.Context) error {
+	notify(sdnotify.SdNotifyReady)
+	d.Warnings = nil // they are about an installed system
+	d.show(ctx, modeInstall)
+	err := errors.New("this build has no installer; use an install medium made by `incusos media`")
+	if d.Install != nil {
+		err = d.Install(ctx, d.Console)
+	}
+	if err != nil && ctx.Err() == nil {
+		slog.ErrorContext(ctx, "Cannot install", "err", err)
+		d.Console.Fail("cannot install", err.Error())
+	}
+	<-ctx.Done()
+	return err
+}
+
+// environment adds to what the host area knows whether the machine is up.
+func (d *Daemon) environment(ctx context.Context) (api.Environment, error) {
+	if d.identify == nil {
+		return api.Environment{}, nil
+	}
+	env, err := d.identify(ctx)
+	env.SystemIsReady = d.ready.Load()
+	return env, err
+}
+
+// notify tells systemd; without one it does nothing.
+func notify(state string) {
+	if _, err := sdnotify.SdNotify(false, state); err != nil {
+		slog.Warn("Cannot notify systemd", "state", state, "err", err)
+	}
+}

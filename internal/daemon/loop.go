@@ -1,0 +1,131 @@
+package daemon
+
+import (
+	"context"
+	"log/slog"
+	"time"
+)
+
+const (
+	// every is how often an area that works is reconciled.
+	every = 10 * time.Minute
+	// firstRetry is how soon one that does not is tried again; the time
+	// doubles up to every.
+	firstRetry = 10 * time.Second
+	// patience is how long one area may take before the others go on.
+	patience = 5 * time.Minute
+)
+
+// A loop reconciles areas in their order: all of them when asked to, and each
+// when its time has come.
+type loop struct {
+	states []*state
+	show   func(ctx context.Context, doing string)
+	wake   chan struct{}
+}
+
+// A state is how an area fared.
+type state struct {
+	area  Area
+	err   error         // why it is degraded; nil if it is not
+	since time.Time     // when it became so
+	wait  time.Duration // how long the last wait was after a failure
+	next  time.Time     // when it is due
+}
+
+// newLoop returns the loop over areas. Show is called when doing changes, the
+// name of an area or "".
+func newLoop(areas []Area, show func(ctx context.Context, doing string)) *loop {
+	l := &loop{show: show, wake: make(chan struct{}, 1)}
+	for _, a := range areas {
+		l.states = append(l.states, &state{area: a})
+	}
+	return l
+}
+
+func (l *loop) wakeUp() {
+	select {
+	case l.wake <- struct{}{}:
+	default: // already asked to
+	}
+}
+
+// pass reconciles all areas.
+func (l *loop) pass(ctx context.Context) {
+	for _, s := range l.states {
+		if ctx.Err() != nil {
+			return
+		}
+		l.show(ctx, s.area.Name())
+		s.reconcile(ctx)
+	}
+}
+
+// run reconciles until ctx ends. Links is sent to when an address changed.
+func (l *loop) run(ctx context.Context, links <-chan struct{}) {
+	for {
+		timer := time.NewTimer(time.Until(l.due()))
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-links: // the areas that care will have been told by networkd
+		case <-l.wake:
+			l.pass(ctx)
+		case <-timer.C:
+			l.overdue(ctx)
+		}
+		timer.Stop()
+		l.show(ctx, "")
+	}
+}
+
+// due is when the next area is.
+func (l *loop) due() time.Time {
+	first := time.Now().Add(every)
+	for _, s := range l.states {
+		if s.next.Before(first) {
+			first = s.next
+		}
+	}
+	return first
+}
+
+func (l *loop) overdue(ctx context.Context) {
+	now := time.Now()
+	for _, s := range l.states {
+		if !s.next.After(now) && ctx.Err() == nil {
+			s.reconcile(ctx)
+		}
+	}
+}
+
+func (s *state) reconcile(ctx context.Context) {
+	limited, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	err := s.area.Reconcile(limited)
+	if err != nil && ctx.Err() != nil {
+		return // told to stop, which is no trouble of the area
+	}
+	s.note(ctx, err, time.Now())
+}
+
+// note keeps how the area fared at a time, and says so if that is new.
+func (s *state) note(ctx context.Context, err error, now time.Time) {
+	if err == nil {
+		if s.err != nil {
+			slog.InfoContext(ctx, "Area recovered", "area", s.area.Name(), "after", now.Sub(s.since).Round(time.Second))
+		}
+		s.err, s.since, s.wait, s.next = nil, time.Time{}, 0, now.Add(every)
+		return
+	}
+	if s.err == nil || s.err.Error() != err.Error() {
+		slog.ErrorContext(ctx, "Area degraded", "area", s.area.Name(), "err", err)
+	}
+	if s.err == nil {
+		s.since = now
+	}
+	s.err = err
+	s.wait = min(max(2*s.wait, firstRetry), every)
+	s.next = now.Add(s.wait)
+}
