@@ -1,0 +1,145 @@
+package image
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// Print lists what was built, with sizes in MB (10^6 bytes).
+func (r Result) Print(w io.Writer) error {
+	usr, err := r.usr()
+	if err != nil {
+		return err
+	}
+	for _, part := range []struct{ what, name string }{
+		{"disk image", r.Disk}, {"usr", usr}, {"UKI", r.UKI}, {"Incus extension", r.Incus},
+	} {
+		fi, err := os.Stat(part.name)
+		if err != nil {
+			return err
+		}
+		if _, err := fmt.Fprintf(w, "%-16s %7.1f MB  %s\n", part.what, float64(fi.Size())/1e6, part.name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// usr returns the name of the /usr partition as a file of its own. mkosi adds the
+// UUID of the partition to the name.
+func (r Result) usr() (string, error) {
+	parts, err := r.partitions()
+	if err != nil {
+		return "", err
+	}
+	for _, name := range parts {
+		if kind, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(name), "IncusOS_"+r.Version+".usr-"), "."); !strings.Contains(kind, "verity") {
+			return name, nil
+		}
+	}
+	return "", fmt.Errorf("mkosi did not split off the usr partition of %s", r.Disk)
+}
+
+// partitions returns the names of the split-off partitions of slot A: usr, its
+// hash tree and the signature of that, sorted.
+func (r Result) partitions() ([]string, error) {
+	names, err := filepath.Glob(filepath.Join(filepath.Dir(r.Disk), "IncusOS_"+r.Version+".usr-*.raw"))
+	if err == nil && len(names) != 3 {
+		err = fmt.Errorf("there are %d partitions split off %s, want usr, its hash tree and its signature", len(names), r.Disk)
+	}
+	return names, err
+}
+
+// Reproduce builds twice, each time without any cache but the downloaded
+// packages, and compares usr, its hash tree and the extension images.
+func (b *Builder) Reproduce(ctx context.Context, epoch time.Time, report io.Writer) error {
+	var sums [2]map[string]string
+	for i := range sums {
+		var err error
+		if sums[i], err = b.once(ctx, epoch); err != nil {
+			return err
+		}
+	}
+	differ := 0
+	for name, first := range sums[0] {
+		verdict := "identical"
+		if sums[1][name] != first {
+			verdict = "DIFFERENT"
+			differ++
+		}
+		if _, err := fmt.Fprintf(report, "%s %.16s %s\n", verdict, first, name); err != nil {
+			return err
+		}
+	}
+	if differ > 0 || len(sums[0]) != len(sums[1]) {
+		return errors.New("two builds of the same inputs differ; compare the images named above with diffoscope")
+	}
+	return nil
+}
+
+// once builds in a directory of its own and returns digests by file name.
+func (b *Builder) once(ctx context.Context, epoch time.Time) (map[string]string, error) {
+	tools, err := b.Tools(ctx)
+	if err != nil {
+		return nil, err
+	}
+	work, err := os.MkdirTemp(b.Cache, "reproduce-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(work)
+	one := *b
+	one.Output = filepath.Join(work, "image")
+	one.Cache = filepath.Join(work, "cache")
+	if err := link(b.Cache, one.Cache, tools); err != nil {
+		return nil, err
+	}
+	r, err := one.Build(ctx, "", epoch)
+	if err != nil {
+		return nil, err
+	}
+	names, err := r.partitions()
+	if err != nil {
+		return nil, err
+	}
+	sums := make(map[string]string)
+	for _, name := range append(names, r.Incus) {
+		if sums[filepath.Base(name)], err = digest(name); err != nil {
+			return nil, err
+		}
+	}
+	return sums, nil
+}
+
+// link gives a fresh cache the tools and the downloaded packages of another.
+func link(from, to, tools string) error {
+	if err := os.MkdirAll(to, 0o755); err != nil { //nolint:gosec // a cache of public packages
+		return err
+	}
+	for _, name := range []string{filepath.Base(tools), "packages"} {
+		if err := os.Symlink(filepath.Join(from, name), filepath.Join(to, name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func digest(name string) (string, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%x", h.Sum(nil)), nil
+}
