@@ -1,0 +1,140 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/incusos/incusos/internal/image"
+	"github.com/incusos/incusos/internal/sys"
+)
+
+// imageCommand is the group that builds images.
+func imageCommand() *cobra.Command {
+	return group("image", "Build the operating system.",
+		imageBuildCommand(), imageToolsCommand(), imageReproduceCommand())
+}
+
+func imageBuildCommand() *cobra.Command {
+	var version string
+	b := &image.Builder{Exec: sys.Real().Exec, Log: os.Stderr}
+	cmd := &cobra.Command{
+		Use:   "build",
+		Short: "Build the disk image and the extension images",
+		Long: `Build the disk image and the extension images from the checkout in the current
+directory. The version and the time stamps come from the newest commit, so that
+the same commit, keys and packages give the same bytes.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			epoch, err := commitTime(cmd)
+			if err != nil {
+				return err
+			}
+			r, err := b.Build(cmd.Context(), version, epoch)
+			if err != nil {
+				return fmt.Errorf("cannot build the image: %w", err)
+			}
+			return r.Print(cmd.OutOrStdout())
+		},
+	}
+	builderFlags(cmd, b)
+	cmd.Flags().StringVar(&version, "version", "", "version to build, YYYYMMDDhhmm (default: time of the newest commit)")
+	cmd.Flags().BoolVar(&b.Dev, "dev", false, "add a root shell on the console; never for release")
+	return cmd
+}
+
+func imageToolsCommand() *cobra.Command {
+	b := &image.Builder{Exec: sys.Real().Exec, Log: os.Stderr}
+	cmd := &cobra.Command{
+		Use:   "tools",
+		Short: "Make the tree with mkosi, QEMU and their like, and print where it is",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			dir, err := b.Tools(cmd.Context())
+			if err != nil {
+				return fmt.Errorf("cannot make the tools tree: %w", err)
+			}
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), dir)
+			return err
+		},
+	}
+	builderFlags(cmd, b)
+	return cmd
+}
+
+func imageReproduceCommand() *cobra.Command {
+	b := &image.Builder{Exec: sys.Real().Exec, Log: os.Stderr}
+	cmd := &cobra.Command{
+		Use:   "reproduce",
+		Short: "Build twice with empty caches and compare what must be equal",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			epoch, err := commitTime(cmd)
+			if err != nil {
+				return err
+			}
+			if err := b.Reproduce(cmd.Context(), epoch, cmd.OutOrStdout()); err != nil {
+				return fmt.Errorf("cannot reproduce the image: %w", err)
+			}
+			return nil
+		},
+	}
+	builderFlags(cmd, b)
+	return cmd
+}
+
+func builderFlags(cmd *cobra.Command, b *image.Builder) {
+	cache := cacheDir()
+	f := cmd.Flags()
+	f.StringVar(&b.Source, "source", ".", "root of the checkout")
+	f.StringVar(&b.Cache, "cache", cache, "directory that outlives checkouts")
+	f.StringVar(&b.Keys, "keys", filepath.Join(cache, "keys"), "directory of the keys made by `incusos keys init`")
+	f.StringVar(&b.Output, "output", filepath.Join(cache, "image"), "directory for the result")
+	f.StringVar(&b.Mirror, "mirror", "", "Debian mirror (default: the one this host uses)")
+	cmd.PreRunE = func(*cobra.Command, []string) error {
+		for _, dir := range []*string{&b.Source, &b.Cache, &b.Keys, &b.Output} {
+			abs, err := filepath.Abs(*dir)
+			if err != nil {
+				return err
+			}
+			*dir = abs
+		}
+		return nil
+	}
+}
+
+// cacheDir is where big files live between builds.
+func cacheDir() string {
+	if dir := os.Getenv("INCUSOS_CACHE"); dir != "" {
+		return dir
+	}
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		dir = "/var/cache"
+	}
+	return filepath.Join(dir, "incusos")
+}
+
+// commitTime is the time of the newest commit; SOURCE_DATE_EPOCH overrides it
+// (reproducible-builds.org, SOURCE_DATE_EPOCH specification).
+func commitTime(cmd *cobra.Command) (time.Time, error) {
+	text := os.Getenv("SOURCE_DATE_EPOCH")
+	if text == "" {
+		out, err := sys.Real().Exec.Run(cmd.Context(), sys.Command("git", "log", "-1", "--format=%ct"))
+		if err != nil {
+			return time.Time{}, fmt.Errorf("cannot tell the time of the newest commit: %w", err)
+		}
+		text = strings.TrimSpace(string(out))
+	}
+	seconds, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		return time.Time{}, errors.New("cannot tell the time of the build: SOURCE_DATE_EPOCH is not a number of seconds")
+	}
+	return time.Unix(seconds, 0), nil
+}

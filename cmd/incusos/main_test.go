@@ -1,0 +1,43 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+	"testing"
+
+	"github.com/diskfs/go-diskfs"
+	"github.com/diskfs/go-diskfs/partition/gpt"
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"incusos": func() { os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr)) },
+	})
+}
+
+// TestScripts runs the program the way people do. Beside what testscript knows,
+// scripts have "image FILE", which makes a disk image with a seed partition.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script",
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"image": func(ts *testscript.TestScript, _ bool, args []string) { ts.Check(makeImage(ts.MkAbs(args[0]))) },
+		},
+	})
+}
+
+func makeImage(file string) error {
+	d, err := diskfs.Create(file, 8<<20, diskfs.SectorSize512)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Partition(&gpt.Table{
+		ProtectiveMBR: true, LogicalSectorSize: 512, PhysicalSectorSize: 512,
+		Partitions: []*gpt.Partition{
+			{Index: 1, Name: "esp", Type: gpt.EFISystemPartition, Start: 2048, End: 4095},
+			{Index: 2, Name: "seed-data", Type: gpt.LinuxFilesystem, Start: 4096, End: 8191},
+		},
+	}), d.Close())
+}
