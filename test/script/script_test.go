@@ -1,0 +1,95 @@
+// Package script_test runs the programs the way people do, on pretend machines
+// in a directory: no root, no network. Each testdata/*.txtar is one story.
+//
+// Besides the commands of testscript there are
+//
+//	ready                      wait until the daemon at $OS_SOCKET has brought everything up
+//	ask METHOD PATH [HEADER]   send it a request; print status, Allow, Content-Type and body
+package script_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/incusos/incusos/client"
+)
+
+// patience is how long a daemon may take to become ready.
+const patience = 30 * time.Second
+
+func TestScripts(t *testing.T) {
+	bin := t.TempDir()
+	build := exec.CommandContext(t.Context(), "go", "build", "-race", "-o", bin, "../../cmd/...")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("building the programs: %v\n%s", err, out)
+	}
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata",
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("PATH", bin+string(filepath.ListSeparator)+e.Getenv("PATH"))
+			e.Setenv("OS_SOCKET", filepath.Join(e.WorkDir, "s"))
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"ready": ready, "ask": ask},
+	})
+}
+
+// ready waits until the daemon says it is.
+func ready(ts *testscript.TestScript, _ bool, _ []string) {
+	c := client.New(ts.Getenv("OS_SOCKET"))
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	for {
+		server, err := c.Server(ctx)
+		if err == nil && server.Environment.SystemIsReady {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			ts.Fatalf("the daemon is not ready: %v", err)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// ask sends a request. Like curl, it succeeds whatever the answer is.
+func ask(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 || len(args) > 3 {
+		ts.Fatalf("usage: ask METHOD PATH [HEADER]")
+	}
+	req, err := http.NewRequestWithContext(context.Background(), args[0], "http://incus-os"+args[1], nil)
+	ts.Check(err)
+	if len(args) == 3 {
+		name, value, _ := strings.Cut(args[2], ": ")
+		req.Header.Set(name, value)
+	}
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", ts.Getenv("OS_SOCKET"))
+	}
+	c := &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}, Timeout: patience}
+	resp, err := c.Do(req)
+	ts.Check(err)
+	defer resp.Body.Close()
+	var out bytes.Buffer
+	fmt.Fprintf(&out, "%s\n", resp.Status)
+	for _, h := range []string{"Allow", "Content-Type"} {
+		if v := resp.Header.Get(h); v != "" {
+			fmt.Fprintf(&out, "%s: %s\n", h, v)
+		}
+	}
+	_, err = io.Copy(&out, resp.Body)
+	ts.Check(err)
+	_, err = ts.Stdout().Write(out.Bytes())
+	ts.Check(err)
+}
