@@ -1,0 +1,31 @@
+//go:build vm
+
+package vm_test
+
+import "regexp"
+
+// says is everything that scenarios wait for, apart from what vm.Running knows
+// by itself. Our own words are those of packages early, seal, install and seed,
+// behind the title that package early or daemon gives to a failure; the others
+// are those of the firmware, systemd-boot and the kernel.
+var says = struct {
+	enrolled, ready, kernel             *regexp.Regexp
+	noTPM, noSecureBoot, occupied       *regexp.Regexp
+	malformed, corrupted, notAuthorised *regexp.Regexp
+	askKey, noKVM                       *regexp.Regexp
+}{
+	enrolled: regexp.MustCompile(`Secure Boot keys successfully enrolled`),
+	ready:    regexp.MustCompile(`is ready: https://`),
+	kernel:   regexp.MustCompile(`EFI stub: |Linux version |^\[ *\d+\.\d+\] |incus-os: `),
+
+	noTPM:        regexp.MustCompile(`\bincus-os: IncusOS does not start: .*there is no TPM 2\.0`),
+	noSecureBoot: regexp.MustCompile(`\bincus-os: IncusOS does not start: .*Secure Boot is off`),
+	occupied:     regexp.MustCompile(`\bincus-os: cannot install: .* holds data \(`),
+	malformed:    regexp.MustCompile(`\bincus-os: cannot install: seed-data: install\.yaml:2:\d+: `),
+
+	corrupted:     regexp.MustCompile(`dm-verity device corrupted|data block \d+ is corrupted`),
+	notAuthorised: regexp.MustCompile(`(?i)Access Denied|Security Violation|Verification failed|No bootable option`),
+
+	askKey: regexp.MustCompile(`\bincus-os: Recovery key:$`),
+	noKVM:  regexp.MustCompile(`KVM`),
+}
