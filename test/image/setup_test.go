@@ -1,0 +1,228 @@
+//go:build vm
+
+// Package image_test looks into what a build has made, without starting it:
+// nobody can log in, nothing is missing that a program needs, nothing is there
+// that has no business on the machine, and what is signed is signed by whom and
+// for what it should be. Starting it is test/vm's.
+//
+// The build tag is that of test/vm, since it takes what no checkout has. A
+// missing input is a failure that says how to make it, never a skip. Images are
+// read without mounting them, so neither root nor the host's kernel matters:
+// erofs-utils, zstd, cpio, systemd-analyze and sbverify are those of the tools
+// tree.
+package image_test
+
+import (
+	"bytes"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/diskfs/go-diskfs/partition/gpt"
+
+	"github.com/incusos/incusos/internal/image"
+	"github.com/incusos/incusos/internal/sys"
+)
+
+// TestImage takes the newest image apart once and looks at it from all sides.
+func TestImage(t *testing.T) {
+	b := open(t)
+	for name, test := range map[string]func(*testing.T, *built){
+		"development images are not released":   testRelease,
+		"sizes stay within their budgets":       testSizes,
+		"no way leads to a shell":               testNoShell,
+		"no account can log in":                 testAccounts,
+		"no file gives rights away":             testModes,
+		"what only builds is gone":              testUnwanted,
+		"machines have no secrets in common":    testUnique,
+		"scripts find their interpreters":       testInterpreters,
+		"programs find their libraries":         testLibraries,
+		"units hold what systemd expects":       testUnits,
+		"only what is listed starts":            testStarts,
+		"presets are ours alone":                testPresets,
+		"accounts that units name exist":        testUnitAccounts,
+		"modules fit the kernel and are signed": testModules,
+		"the command line binds /usr":           testCommandLine,
+		"the TPM policy is for the initrd only": testPolicy,
+		"db signed all that starts":             testSignatures,
+	} {
+		t.Run(name, func(t *testing.T) { test(t, b) })
+	}
+}
+
+// A built image, taken apart into a directory that the test removes.
+type built struct {
+	image.Result
+	usr       string            // file with the file system of /usr
+	sig       string            // file with the signature of its root hash
+	cert      string            // file with the db certificate in the image
+	base      tree              // the OS alone
+	merged    tree              // with all applications
+	initrd    tree              // what runs before
+	sections  map[string][]byte // of the UKI
+	incusSig  []byte            // signature partition of the application
+	tools     string
+	dev       bool // it says that it is for developers
+	allowsDev bool // somebody said that this is known
+}
+
+// trees are all that a machine ever runs from.
+func (b *built) trees() map[string]tree {
+	return map[string]tree{"the system": b.merged, "the initrd": b.initrd}
+}
+
+func open(t *testing.T) *built {
+	t.Helper()
+	r, err := image.Latest(input(t, "INCUSOS_IMAGE_DIR", "image"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	tools, err := (&image.Builder{Cache: cache(t)}).ToolsDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	parts := strings.TrimSuffix(r.Disk, ".raw") + ".usr-x86-64"
+	b := &built{
+		Result: r,
+		usr:    only(t, parts+".*.raw"),
+		sig:    only(t, parts+"-verity-sig.*.raw"),
+		tools:  input(t, "INCUSOS_TOOLS", filepath.Base(tools)),
+	}
+	dir := t.TempDir()
+	b.base, b.merged, b.initrd = tree(dir+"/base"), tree(dir+"/merged"), tree(dir+"/initrd")
+	b.extractSystem(t, dir)
+	b.sections = sections(t, r.UKI)
+	b.extractInitrd(t)
+	b.cert = b.base.path("usr/lib/verity.d/incus-os.crt")
+	b.dev = b.base.has("usr/lib/incus-os/dev-build")
+	b.allowsDev = os.Getenv("INCUSOS_DEV") == "1"
+	t.Logf("image %s in %s", r.Version, filepath.Dir(r.Disk))
+	return b
+}
+
+// extractSystem makes a tree of the OS, and one with the application as well.
+// Both are complete but for /etc, which is the set of defaults.
+func (b *built) extractSystem(t *testing.T, dir string) {
+	t.Helper()
+	if err := os.Mkdir(string(b.base), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	b.run(t, "/usr/bin/fsck.erofs", "-d0", "--preserve-perms", "--no-preserve-owner", "--extract="+b.base.path("usr"), b.usr)
+	for link, to := range map[string]string{"bin": "usr/bin", "sbin": "usr/sbin", "lib": "usr/lib", "lib64": "usr/lib64"} {
+		if err := os.Symlink(to, b.base.path(link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.run(t, "/usr/bin/cp", "-a", b.base.path("usr/share/factory/etc"), b.base.path("etc"))
+
+	root, sig := ddi(t, b.Incus)
+	b.incusSig = sig
+	app := filepath.Join(dir, "incus")
+	b.run(t, "/usr/bin/fsck.erofs", "-d0", "--preserve-perms", "--no-preserve-owner", "--extract="+app, "--offset="+root, b.Incus)
+	b.run(t, "/usr/bin/cp", "-a", "--link", string(b.base), string(b.merged))
+	b.run(t, "/usr/bin/cp", "-a", "--link", app+"/.", string(b.merged))
+}
+
+func (b *built) extractInitrd(t *testing.T) {
+	t.Helper()
+	if err := os.Mkdir(string(b.initrd), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	var cpio bytes.Buffer
+	unpack := b.command("/usr/bin/zstd", "-dcq")
+	unpack.Stdin, unpack.Stdout = bytes.NewReader(b.sections[".initrd"]), &cpio
+	if _, err := sys.Real().Exec.Run(t.Context(), unpack); err != nil {
+		t.Fatal(err)
+	}
+	extract := b.command("/usr/bin/cpio", "-id", "--quiet", "--no-preserve-owner", "-D", string(b.initrd))
+	extract.Stdin = &cpio
+	if _, err := sys.Real().Exec.Run(t.Context(), extract); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// command is a program of the tools tree, run through the tree's own loader.
+func (b *built) command(program string, args ...string) sys.Cmd {
+	libraries := b.tools + "/usr/lib/x86_64-linux-gnu"
+	line := append([]string{"--library-path", libraries + ":" + libraries + "/systemd", b.tools + program}, args...)
+	return sys.Command(b.tools+"/usr/lib64/ld-linux-x86-64.so.2", line...)
+}
+
+func (b *built) run(t *testing.T, program string, args ...string) {
+	t.Helper()
+	if _, err := sys.Real().Exec.Run(t.Context(), b.command(program, args...)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// ddi returns where in a disk image the root file system begins, in bytes, and
+// the signature of its root hash (Discoverable Partitions Specification).
+func ddi(t *testing.T, name string) (root string, sig []byte) {
+	t.Helper()
+	const rootX86, sigX86 = "4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709", "41092B05-9FC8-4523-994F-2DEF0408B176"
+	f, err := os.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	table, err := gpt.Read(f, 512, 512)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range table.Partitions {
+		switch strings.ToUpper(string(p.Type)) {
+		case rootX86:
+			root = strconv.FormatUint(p.Start*512, 10)
+		case sigX86:
+			if sig, err = io.ReadAll(io.NewSectionReader(f, int64(p.Start)*512, int64(p.End-p.Start+1)*512)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if root == "" || sig == nil {
+		t.Fatalf("%s has no root file system with a signature", name)
+	}
+	return root, sig
+}
+
+// input returns a directory that the test needs: what a variable of the
+// environment says, or its place in the cache.
+func input(t *testing.T, variable, inCache string) string {
+	t.Helper()
+	name := os.Getenv(variable)
+	if name == "" {
+		name = filepath.Join(cache(t), inCache)
+	}
+	if _, err := os.Stat(name); err != nil {
+		t.Fatalf("%v; run `make image`, or let %s say where it is", err, variable)
+	}
+	return name
+}
+
+func cache(t *testing.T) string {
+	t.Helper()
+	if dir := os.Getenv("INCUSOS_CACHE"); dir != "" {
+		return dir
+	}
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return filepath.Join(dir, "incusos")
+}
+
+// only returns the one file that a pattern finds.
+func only(t *testing.T, pattern string) string {
+	t.Helper()
+	found, err := filepath.Glob(pattern)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(found) != 1 {
+		t.Fatalf("want one file %s, found %q; run `make clean image`", pattern, found)
+	}
+	return found[0]
+}
