@@ -1,0 +1,63 @@
+// Generate makes the pages in doc/reference from the code: the types of package
+// api with their comments, and the route table of internal/rest. It runs by
+// `go generate ./...`, and its test fails when a page is out of date.
+//
+//	main.go   which pages there are, and writing them
+//	types.go  what the types of a package say about themselves
+//	seed.go   the page of the seed
+//	routes.go the route table, read from its source
+//	api.go    the page of the API
+//
+// It reads source and runs nothing of it. What the code does not say about a
+// route is said in api.go, which refuses a route that it does not know.
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// made is the first line of every page.
+const made = "<!-- Made from the code by `go generate ./...`; do not edit. -->\n\n"
+
+func main() {
+	if err := run(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "generate: cannot make the reference:", err)
+		os.Exit(1)
+	}
+}
+
+// run writes the pages of the module in the directory it is given.
+func run(args []string) error {
+	if len(args) != 1 {
+		return fmt.Errorf("want the root of the module, not %d arguments", len(args))
+	}
+	all, err := pages(args[0])
+	if err != nil {
+		return err
+	}
+	for name, text := range all {
+		if err := os.WriteFile(filepath.Join(args[0], name), []byte(text), 0o644); err != nil { //nolint:gosec // a page
+			return err
+		}
+	}
+	return nil
+}
+
+// pages returns the text of every page by its name below root.
+func pages(root string) (map[string]string, error) {
+	docs, err := readTypes(filepath.Join(root, "api"))
+	if err != nil {
+		return nil, err
+	}
+	seed, err := seedPage(docs)
+	if err != nil {
+		return nil, err
+	}
+	api, err := apiPage(root, docs)
+	if err != nil {
+		return nil, err
+	}
+	return map[string]string{"doc/reference/seed.md": seed, "doc/reference/api.md": api}, nil
+}

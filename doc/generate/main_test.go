@@ -1,0 +1,75 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+const root = "../.."
+
+func TestReferenceIsUpToDate(t *testing.T) {
+	all, err := pages(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range all {
+		got, err := os.ReadFile(filepath.Join(root, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if string(got) != want {
+			t.Errorf("%s is not what the code says; run `go generate ./doc/...`", name)
+		}
+	}
+}
+
+func TestEveryDocumentHasItsFields(t *testing.T) {
+	all, err := pages(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, wants := range map[string][]string{
+		"doc/reference/seed.md": {
+			"## install\n", "| `force_install` | true or false |", "### `target`\n", "| `sort_order` |",
+			"### `interfaces[].routes[]`\n", "| `preseed` | mapping of anything |", "### `dns`\n",
+		},
+		"doc/reference/api.md": {
+			"## GET /1.0\n", "| `os_version` | text |", "`release` (built to be kept", "### `config.pools[].special`\n", "The same fields as `config.pools[]`.",
+			"`zfs-raidz3`", "| `is_primary` |", "`tailscale`", "## POST /1.0/system/:reboot\n", "| `smart` | mapping | see below |",
+		},
+	} {
+		for _, want := range wants {
+			if !strings.Contains(all[name], want) {
+				t.Errorf("%s has no %q", name, want)
+			}
+		}
+	}
+}
+
+func TestRoutesAreKnown(t *testing.T) {
+	if err := known([]route{{method: "PUT", path: "/1.0/moon"}}); err == nil || !strings.Contains(err.Error(), "PUT /1.0/moon") {
+		t.Errorf("a route nobody described gave %v", err)
+	}
+	if err := known(nil); err == nil {
+		t.Error("words about routes that are not there were accepted")
+	}
+}
+
+func TestAbout(t *testing.T) {
+	tests := map[string]struct{ name, comment, want string }{
+		"says":      {"Disk", "A Disk says where.", "Says where."},
+		"is":        {"Disk", "Disk is the place.", "The place."},
+		"article":   {"Area", "An Area is a part.", "A part."},
+		"lists":     {"Disk", "Disk lists what may be.", "Lists what may be."},
+		"something": {"Disk", "Bytes of it.", "Bytes of it."},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			if got := about(tt.name, comment(tt.comment)); got != tt.want {
+				t.Errorf("about(%q) = %q, want %q", tt.comment, got, tt.want)
+			}
+		})
+	}
+}

@@ -1,0 +1,48 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+)
+
+const seedHead = `# Seed
+
+A seed is what a machine is told before it has an API. It is a directory with
+one file for each section, named after it: ` + "`install.yaml`, `network.json`" + ` and
+so on. YAML and JSON mean the same. [Write a seed](../how-to/write-a-seed.md)
+says how to use one, [the examples](../examples/) are seeds to start from.
+
+Files are read strictly: an unknown field, a value of the wrong type, a field set
+twice, an anchor, an alias or a tag is an error that names the file, the line and
+the column. An empty file is a section with nothing set. A file holds 1 MiB at
+most.
+
+` + "`version` may be given in every section and is not looked at yet; write `\"1\"`." + `
+
+The sections kernel, migration-manager, operations-center, provider, security,
+services and update may be there. They are carried along, and this release does
+not apply them: the console says so.
+
+`
+
+// sections are the seed's by name, with what the types cannot say.
+var sections = []struct{ name, typ, note string }{
+	{"install", "SeedInstall", "Only the install medium reads this section; it is not copied to the disk. The fields `security` and\n`force_install_confirmation` are accepted and do nothing in this release: a machine without a TPM or\nwithout Secure Boot is refused before the seed is read.\n\nA size is a whole number with a unit: B, kB, MB, GB, TB, KiB, MiB, GiB or TiB; without a unit it is bytes."},
+	{"applications", "SeedApplications", "Without this section Incus is installed. Their extension images come from the install medium."},
+	{"incus", "SeedIncus", "Without this section `apply_defaults` is on. Of Incus' own document, `config`, `projects`, `storage_pools`,\n`networks`, `profiles` and `certificates` are applied; any other key is an error. Certificates are PEM."},
+	{"network", "SeedNetwork", "Without this section, and without `interfaces`, every network card asks for addresses by DHCP and listens\nto router advertisements."},
+}
+
+func seedPage(docs *types) (string, error) {
+	var b strings.Builder
+	b.WriteString(made + seedHead)
+	for _, s := range sections {
+		doc := docs.byName[s.typ]
+		if doc == nil {
+			return "", fmt.Errorf("section %s: package api has no type %s", s.name, s.typ)
+		}
+		fmt.Fprintf(&b, "## %s\n\n%s\n\n", s.name, s.note)
+		docs.section(&b, doc, "", make(map[*typeDoc]string))
+	}
+	return strings.TrimRight(b.String(), "\n") + "\n", nil
+}
