@@ -168,14 +168,18 @@ func lostTPM(t *testing.T, m *vm.Machine, key string) {
 	if err := r.Console.Type(key + "\r"); err != nil {
 		t.Fatal(err)
 	}
-	ready, err := r.Ready(t.Context())
+	// It is up, and says that this is no state to stay in.
+	up, err := r.Console.Expect(t.Context(), r.Scale.Of(time.Minute), says.reachable)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if !r.Console.Seen(says.byRecoveryKey) {
+		t.Errorf("the machine does not say that the recovery key unlocked it:\n%s", r.Console.Tail(30))
 	}
 	if r.Console.Seen(literally(key)) {
 		t.Error("the recovery key is shown on the console while it is typed")
 	}
-	t.Logf("ready after %v", ready.At.Round(time.Second))
+	t.Logf("up after %v", up.At.Round(time.Second))
 }
 
 // retry calls f until it is content or ctx ends.

@@ -13,6 +13,7 @@ var says = struct {
 	noTPM, noSecureBoot, occupied       *regexp.Regexp
 	malformed, corrupted, notAuthorised *regexp.Regexp
 	askKey, noKVM                       *regexp.Regexp
+	reachable, byRecoveryKey            *regexp.Regexp
 }{
 	enrolled: regexp.MustCompile(`Secure Boot keys successfully enrolled`),
 	ready:    regexp.MustCompile(`is ready: https://`),
@@ -26,6 +27,9 @@ var says = struct {
 	corrupted:     regexp.MustCompile(`dm-verity device corrupted|data block \d+ is corrupted`),
 	notAuthorised: regexp.MustCompile(`(?i)Access Denied|Security Violation|Verification failed|No bootable option`),
 
-	askKey: regexp.MustCompile(`\bincus-os: Recovery key:$`),
-	noKVM:  regexp.MustCompile(`KVM`),
+	askKey:        regexp.MustCompile(`\bincus-os: Recovery key:$`),
+	reachable:     regexp.MustCompile(`incus-os: reachable at: https://`),
+	byRecoveryKey: regexp.MustCompile(`root was unlocked with the recovery key`),
+
+	noKVM: regexp.MustCompile(`KVM`),
 }
