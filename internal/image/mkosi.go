@@ -28,6 +28,11 @@ Pin: release n=trixie-backports
 Pin-Priority: 900
 `
 
+// aptConf answers dpkg's question about configuration files that the image's
+// skeleton brings: ours stay. Without it a first build asks on the terminal.
+const aptConf = `Dpkg::Options { "--force-confdef"; "--force-confold"; };
+`
+
 // sandbox writes the files that mkosi's tools see in their /etc.
 func (b *Builder) sandbox(work string) error {
 	m, err := b.mirror()
@@ -46,6 +51,7 @@ func (b *Builder) sandbox(work string) error {
 		return err
 	}
 	files := map[string][]byte{
+		"apt/apt.conf.d/50incusos":     []byte(aptConf),
 		"apt/preferences.d/incus.pref": []byte(incusPin),
 		"systemd/ukify.conf":           []byte(ukifyConf),
 		"incusos/pcr.key":              key,
