@@ -90,7 +90,7 @@ func run(ctx context.Context, n int) error {
 
 // prepare installs both systems, unless they are.
 func prepare(ctx context.Context) ([]system, error) {
-	b := &image.Builder{Exec: sys.Real().Exec, Log: os.Stderr, Cache: os.Getenv("INCUSOS_CACHE")}
+	b := &image.Builder{Exec: sys.Real().Exec, Cache: os.Getenv("INCUSOS_CACHE")}
 	if b.Cache == "" {
 		dir, err := os.UserCacheDir()
 		if err != nil {
@@ -98,6 +98,7 @@ func prepare(ctx context.Context) ([]system, error) {
 		}
 		b.Cache = filepath.Join(dir, "incusos")
 	}
+	b.Log = image.NewLog(os.Stderr, filepath.Join(b.Cache, "build.log"), false)
 	tools, err := b.Tools(ctx)
 	if err != nil {
 		return nil, err

@@ -23,7 +23,7 @@ func imageCommand() *cobra.Command {
 
 func imageBuildCommand() *cobra.Command {
 	var version string
-	b := &image.Builder{Exec: sys.Real().Exec, Log: os.Stderr}
+	b := &image.Builder{Exec: sys.Real().Exec}
 	cmd := &cobra.Command{
 		Use:   "build",
 		Short: "Build the disk image and the extension images",
@@ -50,7 +50,7 @@ the same commit, keys and packages give the same bytes.`,
 }
 
 func imageToolsCommand() *cobra.Command {
-	b := &image.Builder{Exec: sys.Real().Exec, Log: os.Stderr}
+	b := &image.Builder{Exec: sys.Real().Exec}
 	cmd := &cobra.Command{
 		Use:   "tools",
 		Short: "Make the tree with mkosi, QEMU and their like, and print where it is",
@@ -69,7 +69,7 @@ func imageToolsCommand() *cobra.Command {
 }
 
 func imageReproduceCommand() *cobra.Command {
-	b := &image.Builder{Exec: sys.Real().Exec, Log: os.Stderr}
+	b := &image.Builder{Exec: sys.Real().Exec}
 	cmd := &cobra.Command{
 		Use:   "reproduce",
 		Short: "Build twice with empty caches and compare what must be equal",
@@ -97,6 +97,7 @@ func builderFlags(cmd *cobra.Command, b *image.Builder) {
 	f.StringVar(&b.Keys, "keys", filepath.Join(cache, "keys"), "directory of the keys made by `incusos keys init`")
 	f.StringVar(&b.Output, "output", filepath.Join(cache, "image"), "directory for the result")
 	f.StringVar(&b.Mirror, "mirror", "", "Debian mirror (default: the one this host uses)")
+	verbose := verboseFlag(cmd)
 	cmd.PreRunE = func(*cobra.Command, []string) error {
 		for _, dir := range []*string{&b.Source, &b.Cache, &b.Keys, &b.Output} {
 			abs, err := filepath.Abs(*dir)
@@ -105,8 +106,18 @@ func builderFlags(cmd *cobra.Command, b *image.Builder) {
 			}
 			*dir = abs
 		}
+		b.Log = buildLog(cmd, b.Cache, *verbose)
 		return nil
 	}
+}
+
+func verboseFlag(cmd *cobra.Command) *bool {
+	return cmd.Flags().Bool("verbose", false, "show everything that the tools print while they build")
+}
+
+// buildLog returns where a build says how it goes on.
+func buildLog(cmd *cobra.Command, cache string, verbose bool) *image.Log {
+	return image.NewLog(cmd.ErrOrStderr(), filepath.Join(cache, "build.log"), verbose)
 }
 
 // cacheDir is where big files live between builds.

@@ -34,6 +34,8 @@ type vmRun struct {
 	build  bool
 	memory int
 	port   int
+
+	verbose *bool
 }
 
 func vmRunCommand() *cobra.Command {
@@ -53,6 +55,7 @@ Without KVM everything takes about ten times longer.`,
 		},
 	}
 	cache := cacheDir()
+	v.verbose = verboseFlag(cmd)
 	f := cmd.Flags()
 	f.StringVar(&v.dir, "dir", filepath.Join(cache, "run"), "keep the machine in `DIR`; remove it to start over")
 	f.StringVar(&v.images, "image-dir", filepath.Join(cache, "image"), "take the image that was built in `DIR`")
@@ -119,7 +122,7 @@ func (v vmRun) options(cmd *cobra.Command) (vm.UpOptions, error) {
 
 // builder builds images from the checkout in the current directory.
 func (v vmRun) builder(cmd *cobra.Command) (*image.Builder, error) {
-	b := &image.Builder{Exec: sys.Real().Exec, Log: cmd.ErrOrStderr(), Source: ".", Cache: cacheDir(), Keys: v.keys, Output: v.images}
+	b := &image.Builder{Exec: sys.Real().Exec, Source: ".", Cache: cacheDir(), Keys: v.keys, Output: v.images}
 	for _, dir := range []*string{&b.Source, &b.Cache, &b.Keys, &b.Output} {
 		abs, err := filepath.Abs(*dir)
 		if err != nil {
@@ -127,6 +130,7 @@ func (v vmRun) builder(cmd *cobra.Command) (*image.Builder, error) {
 		}
 		*dir = abs
 	}
+	b.Log = buildLog(cmd, b.Cache, *v.verbose)
 	return b, nil
 }
 

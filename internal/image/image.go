@@ -15,7 +15,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -27,14 +26,14 @@ import (
 // A Builder builds images from one checkout.
 type Builder struct {
 	Exec   sys.Runner
-	Source string    // root of the checkout
-	Cache  string    // directory that outlives checkouts; may be absent
-	Keys   string    // directory of the trust root, see package keys
-	Output string    // directory for the result
-	Mirror string    // Debian mirror; "" takes the one this host uses
-	Arch   string    // as Go says it; "" is this machine's
-	Dev    bool      // with a root shell; never for release
-	Log    io.Writer // progress and the output of the tools
+	Source string // root of the checkout
+	Cache  string // directory that outlives checkouts; may be absent
+	Keys   string // directory of the trust root, see package keys
+	Output string // directory for the result
+	Mirror string // Debian mirror; "" takes the one this host uses
+	Arch   string // as Go says it; "" is this machine's
+	Dev    bool   // with a root shell; never for release
+	Log    *Log   // progress and the output of the tools; nil: neither
 }
 
 // A Result names what a build made, all in the Builder's Output directory.
@@ -103,12 +102,12 @@ func (b *Builder) clear() error {
 
 // compile builds the daemon for the image, without anything of this host in it.
 func (b *Builder) compile(ctx context.Context, a arch, work, version string, epoch time.Time) error {
-	b.say("compiling incus-osd")
+	b.Log.Step("compiling incus-osd")
 	dest := filepath.Join(work, "extra/usr/bin/incus-osd")
 	c := sys.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid=", "-o", dest, "./cmd/incus-osd")
-	c.Dir, c.Stderr = b.Source, b.Log
+	c.Dir = b.Source
 	c.Env = []string{"CGO_ENABLED=0", "GOOS=linux", "GOARCH=" + a.name}
-	if _, err := b.Exec.Run(ctx, c); err != nil {
+	if err := b.run(ctx, c); err != nil {
 		return fmt.Errorf("compiling incus-osd: %w", err)
 	}
 	return os.Chtimes(dest, epoch, epoch)
@@ -145,8 +144,4 @@ func Latest(dir string) (Result, error) {
 		return Result{}, fmt.Errorf("%s holds %q, not a version; build again with `make image`", filepath.Join(dir, "version"), b)
 	}
 	return (&Builder{Output: dir}).result(string(b[:12]))
-}
-
-func (b *Builder) say(format string, args ...any) {
-	fmt.Fprintf(b.Log, "image: "+format+"\n", args...)
 }

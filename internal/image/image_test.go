@@ -1,7 +1,6 @@
 package image
 
 import (
-	"io"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -38,7 +37,7 @@ func TestUnknownArchitecture(t *testing.T) {
 
 func TestBuildRefusesAVersionThatIsNone(t *testing.T) {
 	for _, v := range []string{"1.0", "2026-01-01 00:00", version + "0", "v" + version} {
-		_, err := (&Builder{Log: io.Discard}).Build(t.Context(), v, time.Time{})
+		_, err := (&Builder{}).Build(t.Context(), v, time.Time{})
 		if err == nil || !strings.Contains(err.Error(), "YYYYMMDDhhmm") {
 			t.Errorf("Build(%q) = %v, want the form of a version", v, err)
 		}

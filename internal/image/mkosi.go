@@ -115,7 +115,7 @@ func (b *Builder) mkosi(ctx context.Context, tools, work string, a arch, version
 	}
 	c := sys.Command("python3", append(args, "build")...)
 	c.Env = []string{"PYTHONPATH=" + filepath.Join(tools, "usr/lib/python3/dist-packages")}
-	b.say("running mkosi (a first build takes some minutes)")
+	b.Log.Step("running mkosi (a first build takes ten minutes)")
 	if err := b.run(ctx, c); err != nil {
 		return fmt.Errorf("building with mkosi: %w", err)
 	}

@@ -61,7 +61,7 @@ func (b *Builder) Tools(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	b.say("making the tools tree in %s (once; a minute)", dir)
+	b.Log.Step("making the tools tree in %s (once; a minute)", dir)
 	if err := b.makeTools(ctx, tmp, mirror); err != nil {
 		return "", errors.Join(fmt.Errorf("making the tools tree: %w", err), os.RemoveAll(tmp))
 	}
@@ -120,9 +120,14 @@ func (b *Builder) chroot(ctx context.Context, root string, args ...string) error
 // run runs a program whose output belongs into the log.
 func (b *Builder) run(ctx context.Context, c sys.Cmd) error {
 	c.Stdout, c.Stderr = b.Log, b.Log
+	defer b.Log.Follow()()
 	_, err := b.Exec.Run(ctx, c)
 	if errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("%w; install what the build needs with `make deps`", err)
+	}
+	if exit, ok := errors.AsType[*sys.ExecError](err); ok && b.Log != nil && ctx.Err() == nil {
+		b.Log.Failed()
+		return fmt.Errorf("%s ended with status %d; its last lines are above, all of them in %s", exit.Name, exit.Code, b.Log)
 	}
 	return err
 }
