@@ -125,6 +125,42 @@ func changeCommandLine(t *testing.T, disk *os.File) {
 	}
 }
 
+// unsign takes the signature off each UKI of a disk: the entry of its PE header
+// that leads to the certificates becomes one of a program without any (PE Format
+// specification, "Optional Header Data Directories").
+func unsign(t *testing.T, disk *os.File) {
+	t.Helper()
+	const (
+		optional = 24         // from the signature "PE" to the optional header
+		entry    = 112 + 4*8  // in that of a PE32+: the fifth directory
+		pe32plus = "\x0b\x02" // what the optional header begins with
+	)
+	start, size := partition(t, disk, espLabel)
+	places := find(t, disk, start, size, []byte(".cmdline"))
+	if len(places) == 0 {
+		t.Fatal("no UKI is on the ESP")
+	}
+	for _, at := range places {
+		header := make([]byte, 4096)
+		if _, err := disk.ReadAt(header, at-int64(len(header))); err != nil {
+			t.Fatal(err)
+		}
+		pe := bytes.LastIndex(header, []byte("PE\x00\x00"))
+		if pe < 0 || !bytes.HasPrefix(header[pe+optional:], []byte(pe32plus)) {
+			continue // the words, but no section of a program
+		}
+		if bytes.Equal(header[pe+optional+entry:][:8], make([]byte, 8)) {
+			t.Fatal("the UKI is not signed to begin with")
+		}
+		if _, err := disk.WriteAt(make([]byte, 8), at-int64(len(header)-pe-optional-entry)); err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("took the signature off the program at byte %d", at-int64(len(header)-pe))
+		return
+	}
+	t.Fatal("no section .cmdline of a program is on the ESP")
+}
+
 // commandLine returns the text around at and where it starts. Sections of a
 // UKI are padded with zeros and start with a new block.
 func commandLine(t *testing.T, disk *os.File, at int64) (from int64, line string) {

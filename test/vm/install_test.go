@@ -50,6 +50,7 @@ func TestInstalledMachine(t *testing.T) {
 	t.Run("a second boot", func(t *testing.T) { bootAgain(t, clone(t, m)) })
 	t.Run("a changed bit in usr is noticed", func(t *testing.T) { changedUsr(t, clone(t, m)) })
 	t.Run("a changed command line is noticed", func(t *testing.T) { changedCommandLine(t, clone(t, m)) })
+	t.Run("a missing signature is noticed", func(t *testing.T) { missingSignature(t, clone(t, m)) })
 	t.Run("the recovery key opens the disk after the TPM is lost", func(t *testing.T) { lostTPM(t, clone(t, m), key) })
 	t.Run("Secure Boot switched off is noticed", func(t *testing.T) { withoutSecureBoot(t, clone(t, m)) })
 }
@@ -148,10 +149,21 @@ func changedUsr(t *testing.T, m *vm.Machine) {
 
 func changedCommandLine(t *testing.T, m *vm.Machine) {
 	changeCommandLine(t, openDisk(t, m.Disk("disk")))
+	neverStarted(t, m)
+}
+
+func missingSignature(t *testing.T, m *vm.Machine) {
+	unsign(t, openDisk(t, m.Disk("disk")))
+	neverStarted(t, m)
+}
+
+// neverStarted expects the firmware to refuse the UKI.
+func neverStarted(t *testing.T, m *vm.Machine) {
+	t.Helper()
 	r := start(t, m, vm.Boot{})
 	expectNever(t, r, says.notAuthorised)
 	if r.Console.Seen(says.kernel) {
-		t.Errorf("the kernel was started with the changed command line:\n%s", r.Console.Tail(30))
+		t.Errorf("the kernel was started:\n%s", r.Console.Tail(30))
 	}
 }
 

@@ -137,7 +137,7 @@ func virtualMachine(t *testing.T, r *vm.Running, c *incus.Client) {
 		"source": map[string]string{"type": "none"},
 	}, nil)
 	if err != nil {
-		t.Fatal(err)
+		t.Fatalf("%v\n%s", err, qemuLogs(ctx, c))
 	}
 	err = retry(ctx, func() error {
 		screen, err := c.Raw(ctx, "/1.0/instances/v1/console")
@@ -147,11 +147,21 @@ func virtualMachine(t *testing.T, r *vm.Running, c *incus.Client) {
 		return err
 	})
 	if err != nil {
-		t.Error(err)
+		t.Errorf("%v\n%s", err, qemuLogs(ctx, c))
 	}
 	if err := c.Do(ctx, "DELETE", "/1.0/instances/v1?force=1", nil, nil); err != nil {
 		t.Logf("the virtual machine is left behind: %v", err)
 	}
+}
+
+// qemuLogs returns what QEMU said about the virtual machine.
+func qemuLogs(ctx context.Context, c *incus.Client) string {
+	var all strings.Builder
+	for _, name := range []string{"qemu.early.log", "qemu.log"} {
+		text, err := c.Raw(ctx, "/1.0/instances/v1/logs/"+name)
+		fmt.Fprintf(&all, "%s (%v):\n%s\n", name, err, text)
+	}
+	return all.String()
 }
 
 // noVirtualMachines returns Incus' warnings about what it cannot run.
