@@ -3,9 +3,10 @@ package main
 import (
 	"errors"
 	"fmt"
-	"path/filepath"
-	"slices"
+	"reflect"
 	"strings"
+
+	"github.com/incusos/incusos/internal/rest"
 )
 
 const apiHead = `# API
@@ -15,8 +16,10 @@ Incus serves this API below ` + "`/os`" + ` to the clients it trusts: the addres
 daemon serves it, without ` + "`/os`" + `, on the unix socket /run/incus-os/unix.socket,
 for root alone. Every path that answers to GET answers to HEAD too.
 
-This release reads the configuration and turns the machine off and on; it cannot
-change the configuration yet.
+A PUT of a configuration takes ` + "`?dry-run`" + `, which answers with what the change
+would do and changes nothing, and ` + "`?confirmation_timeout=2m`" + `, which undoes the change
+unless ` + "`:confirm`" + ` follows in time. GET answers with an ETag, and ` + "`If-Match`" + ` refuses
+to change anything else than what was read.
 
 Every answer is JSON in this envelope, the same as that of Incus:
 
@@ -25,43 +28,20 @@ Every answer is JSON in this envelope, the same as that of Incus:
 const apiErrors = `| Status | When |
 |---|---|
 | 400 | the request is wrong, or ended early |
-| 404 | there is no such path, application or service |
+| 404 | there is no such path, application, service or task |
 | 405 | the path does not know the method; the header Allow lists those it knows |
+| 409 | not while things are as they are, such as another change on trial |
+| 412 | it was changed since it was read |
 | 413 | the body is longer than 1 MiB |
 | 500 | the machine could not do it; ` + "`error`" + ` says why |
-| 501 | this machine has nothing of the kind |
+| 501 | this release or this machine does not do that |
+| 503 | not now, and it is worth trying again |
 
 `
 
-// what says what each route does, which its code does not.
-var what = map[string]string{
-	"GET /":                        "The versions of the API: a list of paths.",
-	"GET /1.0":                     "What the machine is and runs.",
-	"GET /1.0/applications":        "What is installed: a list of paths.",
-	"GET /1.0/applications/{name}": "One application.",
-	"GET /1.0/services":            "The services that are there to be configured: a list of paths, empty in this release.",
-	"GET /1.0/services/{name}":     "One service. None can be enabled yet: the answer is `{\"config\": {\"enabled\": false}, \"state\": {}}`.",
-	"GET /1.0/system":              "The parts of the system: a list of paths.",
-	"GET /1.0/system/network":      "The network: what is wanted and what there is.",
-	"GET /1.0/system/security":     "Secure Boot, the TPM, and the keys to write down. The answer holds secrets.",
-	"GET /1.0/system/storage":      "Drives and pools.",
-	"POST /1.0/system/:poweroff":   "Turns the machine off, after the answer `{}` was sent.",
-	"POST /1.0/system/:reboot":     "Restarts the machine, after the answer `{}` was sent.",
-}
-
 // apiPage returns the page of the API of the module in root.
-func apiPage(root string, docs *types) (string, error) {
-	rest, err := readRest(filepath.Join(root, "internal/rest"))
-	if err != nil {
-		return "", err
-	}
-	apps, err := readTypes(filepath.Join(root, "internal/apps"))
-	if err != nil {
-		return "", err
-	}
-	if err := known(rest.routes); err != nil {
-		return "", err
-	}
+func apiPage(docs *types) (string, error) {
+	routes := rest.Routes(rest.Machine{})
 	var b strings.Builder
 	b.WriteString(made + apiHead)
 	envelope := docs.byName["Response"]
@@ -71,12 +51,12 @@ func apiPage(root string, docs *types) (string, error) {
 	docs.table(&b, envelope)
 	b.WriteString(apiErrors)
 	b.WriteString("| Method | Path | |\n|---|---|---|\n")
-	for _, r := range rest.routes {
-		fmt.Fprintf(&b, "| %s | [`%s`](#%s) | %s |\n", r.method, r.path, anchor(r), what[r.String()])
+	for _, r := range routes {
+		fmt.Fprintf(&b, "| %s | [`%s`](#%s) | %s |\n", r.Method, r.Path, anchor(r), r.About)
 	}
 	b.WriteString("\n")
-	for _, r := range rest.routes {
-		if err := describe(&b, r, rest, docs, apps); err != nil {
+	for _, r := range routes {
+		if err := describe(&b, r, docs); err != nil {
 			return "", err
 		}
 	}
@@ -84,49 +64,56 @@ func apiPage(root string, docs *types) (string, error) {
 }
 
 // describe writes the section of a route.
-func describe(b *strings.Builder, r route, rest restSource, docs, apps *types) error {
-	fmt.Fprintf(b, "## %s\n\n%s\n\n", r, what[r.String()])
-	doc, from := docs.byName[r.typ], docs
-	switch r.path {
-	case "/1.0/applications/{name}":
-		doc, from = apps.byName["Document"], apps
-		if doc == nil {
-			return fmt.Errorf("%s: internal/apps has no type Document", r)
-		}
-	case "/1.0/services/{name}":
-		fmt.Fprintf(b, "Names: `%s`.\n\n", strings.Join(rest.services, "`, `"))
+func describe(b *strings.Builder, r rest.Route, docs *types) error {
+	fmt.Fprintf(b, "## %s %s\n\n%s\n\n", r.Method, r.Path, r.About)
+	for _, q := range r.Query {
+		fmt.Fprintf(b, "- `?%s`: %s\n", q.Name, q.About)
 	}
-	if r.typ != "" && doc == nil {
-		return fmt.Errorf("%s answers with %s, which package api does not have", r, r.typ)
+	if len(r.Query) > 0 {
+		b.WriteString("\n")
 	}
-	if doc != nil {
-		from.section(b, doc, "", make(map[*typeDoc]string))
+	if r.Upload != "" {
+		fmt.Fprintf(b, "The body is `%s`.\n\n", r.Upload)
 	}
+	if r.Stream != "" {
+		fmt.Fprintf(b, "The answer is `%s`.\n\n", r.Stream)
+	}
+	t, what := r.Answer, ""
+	if r.Body != nil {
+		t, what = r.Body, "The body: "
+	}
+	doc, err := document(t, docs)
+	if doc == nil || err != nil {
+		return err
+	}
+	if r.Method == "PUT" {
+		fmt.Fprintf(b, "The document is the same as that of GET.\n\n")
+		return nil
+	}
+	b.WriteString(what)
+	docs.section(b, doc, "", make(map[*typeDoc]string))
 	return nil
 }
 
-// known refuses routes that nothing is said about, and words about none.
-func known(routes []route) error {
-	var names []string
-	for _, r := range routes {
-		names = append(names, r.String())
-		if what[r.String()] == "" {
-			return fmt.Errorf("nothing is said about the route %s; add it to doc/generate/api.go", r)
-		}
+// document returns what there is to say about a type of package api; nil for the
+// types of Go itself.
+func document(t reflect.Type, docs *types) (*typeDoc, error) {
+	for t != nil && (t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice) {
+		t = t.Elem()
 	}
-	for name := range what {
-		if !slices.Contains(names, name) {
-			return fmt.Errorf("there is no route %s any more; take it out of doc/generate/api.go", name)
-		}
+	if t == nil || t.PkgPath() == "" || !strings.HasSuffix(t.PkgPath(), "/api") {
+		return nil, nil
 	}
-	return nil
+	doc := docs.byName[t.Name()]
+	if doc == nil {
+		return nil, fmt.Errorf("package api does not have the type %s, which a route is about", t)
+	}
+	return doc, nil
 }
-
-func (r route) String() string { return r.method + " " + r.path }
 
 // anchor is what renderers of Markdown make of the heading of a route: lower
 // case, blanks as dashes, and nothing but letters, digits, dashes and "_".
-func anchor(r route) string {
+func anchor(r rest.Route) string {
 	return strings.Map(func(c rune) rune {
 		switch {
 		case c == ' ':
@@ -135,5 +122,5 @@ func anchor(r route) string {
 			return c
 		}
 		return -1
-	}, strings.ToLower(r.String()))
+	}, strings.ToLower(r.Method+" "+r.Path))
 }

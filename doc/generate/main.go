@@ -55,7 +55,7 @@ func pages(root string) (map[string]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	api, err := apiPage(root, docs)
+	api, err := apiPage(docs)
 	if err != nil {
 		return nil, err
 	}

@@ -166,24 +166,9 @@ func (a *Apps) Warnings() []string {
 	return slices.Clone(a.warnings)
 }
 
-// A Document is what /os/1.0/applications/NAME shows.
-type Document struct {
-	State  State    `json:"state"`
-	Config struct{} `json:"config"`
-}
-
-// State is an application as it is.
-type State struct {
-	IsPrimary         bool     `json:"is_primary"`
-	Initialized       bool     `json:"initialized"`
-	FriendlyVersion   string   `json:"friendly_version"` // such as "7.0.2 [202601010000]"
-	Version           string   `json:"version"`          // of the image
-	AvailableVersions []string `json:"available_versions"`
-}
-
 // Documents returns what there is to say about each installed application, by
 // name. It waits for nothing.
-func (a *Apps) Documents() (map[string]any, error) {
+func (a *Apps) Documents() (map[string]api.Application, error) {
 	active, err := a.active()
 	if err != nil {
 		return nil, err
@@ -192,18 +177,18 @@ func (a *Apps) Documents() (map[string]any, error) {
 	server := a.server
 	a.mu.Unlock()
 	initialized := a.saved.Get().Initialized
-	all := make(map[string]any)
+	all := make(map[string]api.Application)
 	for name, image := range active {
 		versions, err := a.stored(name)
 		if err != nil {
 			return nil, err
 		}
-		s := State{Initialized: true, Version: versionOf(image), FriendlyVersion: versionOf(image), AvailableVersions: versions}
+		s := api.ApplicationState{Initialized: true, Version: versionOf(image), FriendlyVersion: versionOf(image), AvailableVersions: versions}
 		if name == incusName {
 			s.IsPrimary, s.Initialized = true, initialized
 			s.FriendlyVersion = strings.TrimSpace(fmt.Sprintf("%s [%s]", server, s.Version))
 		}
-		all[name] = Document{State: s}
+		all[name] = api.Application{State: s}
 	}
 	return all, nil
 }

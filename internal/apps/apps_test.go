@@ -141,7 +141,7 @@ func TestFirstBoot(t *testing.T) {
 	}
 	docs, err := a.Documents()
 	must(t, err)
-	want := map[string]any{"incus": apps.Document{State: apps.State{
+	want := map[string]api.Application{"incus": {State: api.ApplicationState{
 		IsPrimary: true, Initialized: true, FriendlyVersion: "7.0.2 [" + version + "]", Version: version, AvailableVersions: []string{version},
 	}}}
 	if !reflect.DeepEqual(docs, want) {

@@ -150,6 +150,7 @@ func (m *Manager[T]) Try(ctx context.Context, config T, within time.Duration) er
 	if within > 0 {
 		m.begin(config, within)
 	}
+	m.gate.changed()
 	return nil
 }
 
@@ -204,6 +205,7 @@ func (m *Manager[T]) expire(tr *trial[T]) {
 	if err := m.back(ctx); err != nil {
 		slog.Error("Cannot undo the change; it is tried again with the next reconciliation", "resource", m.name, "err", err)
 	}
+	m.gate.changed()
 }
 
 func (m *Manager[T]) forget(tr *trial[T]) bool {

@@ -77,7 +77,7 @@ func (m *machine) spoil(config string, broken, full bool) {
 
 func newMachine() (*machine, *change.Manager[string], *change.Gate) {
 	m := &machine{now: "old", saved: "old", failApply: make(map[string]bool)}
-	gate := change.NewGate()
+	gate := change.NewGate(nil)
 	return m, change.New("system/thing", m, m, gate), gate
 }
 

@@ -10,14 +10,22 @@ import (
 // A Gate lets one change at a time through, whichever document it is of: two
 // changes at once could not tell whose failure cut the operator off.
 type Gate struct {
-	turn turn
+	turn    turn
+	changed func() // told when a configuration in force has become another one
 
 	mu      sync.Mutex
 	pending *PendingError // what waits to be confirmed; nil: nothing
 }
 
-// NewGate returns an open gate.
-func NewGate() *Gate { return &Gate{turn: newTurn()} }
+// NewGate returns an open gate. Changed is called, and must not wait, when a
+// configuration in force has become another one: other resources may depend on
+// it. It may be nil.
+func NewGate(changed func()) *Gate {
+	if changed == nil {
+		changed = func() {}
+	}
+	return &Gate{turn: newTurn(), changed: changed}
+}
 
 // A turn is a lock that can be waited for with a context.
 type turn chan struct{}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/incusos/incusos/api"
 	"github.com/incusos/incusos/internal/apps"
+	"github.com/incusos/incusos/internal/change"
 	"github.com/incusos/incusos/internal/console"
 	"github.com/incusos/incusos/internal/host"
 	"github.com/incusos/incusos/internal/network"
@@ -32,6 +33,8 @@ func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Opti
 		seed, seedErr = first()
 		seedErr = errors.Join(seedErr, adopt(networkDoc, seed.Network))
 	}
+	wake := make(chan struct{}, 1)
+	gate := change.NewGate(func() { poke(wake) })
 	hosts := host.New(m, func() string { return fullName(networkDoc.get().DNS) })
 	seals := seal.New(m, func() bool { return securityDoc.get().RecoveryKeys })
 	stores := storage.New(m)
@@ -43,39 +46,63 @@ func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Opti
 	return Options{
 		Host:    m,
 		Console: screen,
+		Wake:    wake,
 		// The network comes before the pools: addresses arrive while those open.
 		Areas: []Area{
 			seedArea{seedErr}, hosts, securityDoc.guard(seals), networkDoc.guard(networks),
 			storageDoc.guard(stores), appsDoc.guard(applications),
 		},
 		Machine: rest.Machine{
-			Environment: hosts.Environment,
-			Network: func(context.Context) (api.Network, error) {
-				state, err := networks.State()
-				return api.Network{Config: networkDoc.get(), State: state}, errors.Join(networkDoc.err, err)
-			},
-			Security: func(context.Context) (api.SystemSecurity, error) {
-				config, configErr := seals.Config()
-				state, err := seals.State()
-				return api.SystemSecurity{Config: config, State: state}, errors.Join(securityDoc.err, configErr, err)
-			},
-			Storage: func(ctx context.Context) (api.SystemStorage, error) {
-				state, err := stores.State(ctx)
-				config := storageDoc.get()
-				config.Pools = state.Pools // where clients look for them
-				return api.SystemStorage{Config: config, State: state}, errors.Join(storageDoc.err, err)
-			},
-			Applications: func(context.Context) (map[string]any, error) {
-				if appsDoc.err != nil {
-					return nil, appsDoc.err
-				}
-				return applications.Documents()
+			Environment:  hosts.Environment,
+			Network:      networkResource(networkDoc, networks),
+			Security:     securityResource(securityDoc, seals),
+			Storage:      storageResource(storageDoc, stores),
+			Applications: installed{appsDoc.err, applications},
+			Actions: map[string]rest.Action{
+				"/1.0/system/security/:retrieved": acknowledge(securityDoc),
 			},
 			Power: hosts,
+			Trial: func() *api.Trial { return trial(gate) },
 		},
 		Warnings: func() []string {
 			return slices.Concat(seed.warnings(), securityDoc.get().warnings(), applications.Warnings())
 		},
+	}
+}
+
+func networkResource(doc document[api.NetworkConfig], n *network.Network) rest.Resource[api.Network, api.NetworkConfig] {
+	return fixed[api.Network, api.NetworkConfig]{
+		"the network",
+		func(context.Context) (api.Network, error) {
+			state, err := n.State()
+			return api.Network{Config: doc.get(), State: state}, errors.Join(doc.err, err)
+		},
+		func() (api.NetworkConfig, error) { return doc.get(), doc.err },
+	}
+}
+
+func securityResource(doc document[acknowledged], s *seal.Seal) rest.Resource[api.SystemSecurity, api.SystemSecurityConfig] {
+	return fixed[api.SystemSecurity, api.SystemSecurityConfig]{
+		"security",
+		func(context.Context) (api.SystemSecurity, error) {
+			config, configErr := s.Config()
+			state, err := s.State()
+			return api.SystemSecurity{Config: config, State: state}, errors.Join(doc.err, configErr, err)
+		},
+		s.Config,
+	}
+}
+
+func storageResource(doc document[api.SystemStorageConfig], s *storage.Storage) rest.Resource[api.SystemStorage, api.SystemStorageConfig] {
+	return fixed[api.SystemStorage, api.SystemStorageConfig]{
+		"storage",
+		func(ctx context.Context) (api.SystemStorage, error) {
+			state, err := s.State(ctx)
+			config := doc.get()
+			config.Pools = state.Pools // where clients look for them
+			return api.SystemStorage{Config: config, State: state}, errors.Join(doc.err, err)
+		},
+		func() (api.SystemStorageConfig, error) { return doc.get(), doc.err },
 	}
 }
 
@@ -133,3 +160,14 @@ type damaged struct {
 
 func (d damaged) Name() string                    { return d.name }
 func (d damaged) Reconcile(context.Context) error { return d.err }
+
+// acknowledge returns the action that notes that somebody wrote the recovery
+// keys down.
+func acknowledge(doc document[acknowledged]) rest.Action {
+	return func(context.Context, []byte) error {
+		if doc.err != nil {
+			return doc.err
+		}
+		return doc.saved.Set(acknowledged{RecoveryKeys: true})
+	}
+}

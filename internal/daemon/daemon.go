@@ -44,6 +44,7 @@ type Options struct {
 	Areas    []Area           // brought up in this order
 	Machine  rest.Machine     // what the API answers from
 	Warnings func() []string  // what needs attention although it works
+	Wake     chan struct{}    // sent to when all areas should be reconciled soon; nil: a new one
 
 	// Install puts the system on a disk. It runs instead of everything else
 	// when the machine was started from an install medium.
@@ -66,13 +67,13 @@ func New(o Options) *Daemon {
 		o.Console = console.New(o.Host.Files)
 	}
 	d := &Daemon{Options: o, identify: o.Machine.Environment, began: time.Now()}
-	d.loop = newLoop(o.Areas, d.show)
+	d.loop = newLoop(o.Areas, o.Wake, d.show)
 	d.Machine.Environment = d.environment
 	return d
 }
 
 // Changed has all areas reconciled soon. It does not wait.
-func (d *Daemon) Changed() { d.loop.wakeUp() }
+func (d *Daemon) Changed() { poke(d.loop.wake) }
 
 // Run runs the machine until ctx ends. An error means that it could not even
 // begin; trouble later on is the trouble of an area and shown as such.

@@ -33,19 +33,23 @@ type state struct {
 	next  time.Time     // when it is due
 }
 
-// newLoop returns the loop over areas. Show is called when doing changes, the
-// name of an area or "".
-func newLoop(areas []Area, show func(ctx context.Context, doing string)) *loop {
-	l := &loop{show: show, wake: make(chan struct{}, 1)}
+// newLoop returns the loop over areas, which reconciles all when wake is sent to.
+// Show is called when doing changes, the name of an area or "".
+func newLoop(areas []Area, wake chan struct{}, show func(ctx context.Context, doing string)) *loop {
+	if wake == nil {
+		wake = make(chan struct{}, 1)
+	}
+	l := &loop{show: show, wake: wake}
 	for _, a := range areas {
 		l.states = append(l.states, &state{area: a})
 	}
 	return l
 }
 
-func (l *loop) wakeUp() {
+// poke asks for something that one request more does not change.
+func poke(wake chan struct{}) {
 	select {
-	case l.wake <- struct{}{}:
+	case wake <- struct{}{}:
 	default: // already asked to
 	}
 }

@@ -38,7 +38,7 @@ func simulate(t *testing.T, length time.Duration, prepare func(l *loop, first, s
 	synctest.Test(t, func(t *testing.T) {
 		first := &fakeArea{name: "first", began: time.Now(), log: &log}
 		second := &fakeArea{name: "second", began: time.Now(), log: &log}
-		l := newLoop([]Area{first, second}, func(context.Context, string) {})
+		l := newLoop([]Area{first, second}, nil, func(context.Context, string) {})
 		prepare(l, first, second)
 		ctx, cancel := context.WithTimeout(t.Context(), length)
 		defer cancel()
@@ -93,7 +93,7 @@ func TestHangingAreaIsGivenUp(t *testing.T) {
 
 func TestChangeIsReconciledAtOnce(t *testing.T) {
 	got := simulate(t, time.Minute, func(l *loop, _, _ *fakeArea) {
-		time.AfterFunc(7*time.Second, l.wakeUp)
+		time.AfterFunc(7*time.Second, func() { poke(l.wake) })
 	})
 	want := []string{"0s first", "0s second", "7s first", "7s second"}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -104,7 +104,7 @@ func TestChangeIsReconciledAtOnce(t *testing.T) {
 func TestStoppingDegradesNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log []string
-		l := newLoop([]Area{&fakeArea{name: "first", log: &log, hang: true}}, func(context.Context, string) {})
+		l := newLoop([]Area{&fakeArea{name: "first", log: &log, hang: true}}, nil, func(context.Context, string) {})
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		l.pass(ctx)

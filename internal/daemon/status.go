@@ -60,7 +60,7 @@ func (d *Daemon) addresses(ctx context.Context) []string {
 	if d.Machine.Network == nil {
 		return nil
 	}
-	doc, err := d.Machine.Network(ctx)
+	doc, err := d.Machine.Network.Get(ctx)
 	if err != nil {
 		return nil // the area says so itself
 	}

@@ -83,6 +83,12 @@ func (h *Host) Poweroff(ctx context.Context) error {
 	return h.host.Units.Queue(ctx, "poweroff.target")
 }
 
+// Suspend asks for a suspension to memory and does not wait for it.
+func (h *Host) Suspend(ctx context.Context) error {
+	slog.InfoContext(ctx, "Suspending")
+	return h.host.Units.Queue(ctx, "suspend.target")
+}
+
 // Environment describes the running system. Whether it is ready, and which
 // version runs next, is for others to say.
 func (h *Host) Environment(context.Context) (api.Environment, error) {

@@ -12,50 +12,67 @@ import (
 	"strconv"
 
 	"github.com/incusos/incusos/api"
+	"github.com/incusos/incusos/internal/change"
 )
 
-// bodyLimit is the longest body incusd passes on, in bytes.
+// bodyLimit is the longest document, in bytes: what incusd passes on. Archives
+// that are uploaded on the machine's own sockets may be longer.
 const bodyLimit = 1 << 20
 
 // Handler returns the API of m, rooted at /.
 func Handler(m Machine) http.Handler {
-	t := routes(m)
+	t := newTable(Routes(m))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		value, err := dispatch(t, w, r)
-		act, isLater := value.(later)
-		if isLater {
-			value = nil
-		}
-		answer(w, r, value, err)
-		if isLater && err == nil {
-			perform(w, r, act)
+		note := &note{}
+		r = r.WithContext(context.WithValue(r.Context(), noteKey{}, note))
+		value, route, err := dispatch(t, w, r)
+		m.record(r, route, note, err)
+		switch value := value.(type) {
+		case Stream:
+			send(w, r, value)
+		case later:
+			answer(w, r, nil, err)
+			if err == nil {
+				perform(w, r, value)
+			}
+		default:
+			answer(w, r, value, err)
 		}
 	})
 }
 
-// dispatch finds the endpoint for r and asks it.
-func dispatch(t table, w http.ResponseWriter, r *http.Request) (any, error) {
+// dispatch finds the route for r and asks its endpoint.
+func dispatch(t table, w http.ResponseWriter, r *http.Request) (any, Route, error) {
 	methods, name := t.find(r.URL.Path)
 	if methods == nil {
-		return nil, fmt.Errorf("%q: %w; start at /1.0", r.URL.Path, errNotFound)
+		return nil, Route{}, api.Errorf(api.NotFound, "%q: not found; start at /1.0", r.URL.Path)
 	}
-	e, ok := methods[r.Method]
+	route, ok := methods[r.Method]
 	if !ok {
 		w.Header().Set("Allow", allow(methods))
-		return nil, &methodError{r.Method, r.URL.Path, allow(methods)}
-	}
-	if err := complete(w, r); err != nil {
-		return nil, err
+		return nil, Route{}, &methodError{r.Method, r.URL.Path, allow(methods)}
 	}
 	r.SetPathValue("name", name)
-	return e(r)
+	if err := complete(w, r, route); err != nil {
+		return nil, route, err
+	}
+	value, err := route.do(r)
+	if err != nil {
+		value = nil
+	}
+	return value, route, err
 }
 
-// complete reads the body of r, so that no endpoint acts on half of one. With
-// GET a body says nothing; some clients send one all the same.
-func complete(w http.ResponseWriter, r *http.Request) error {
+// complete reads the body of r, so that no endpoint acts on half of one; one
+// that takes an archive has to see to that itself. With GET a body says nothing;
+// some clients send one all the same.
+func complete(w http.ResponseWriter, r *http.Request, route Route) error {
 	if r.Method == http.MethodGet || r.Method == http.MethodHead {
 		r.Body = http.NoBody
+		return nil
+	}
+	if route.Upload == gzip {
+		r.Body = upload{r.Body}
 		return nil
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, bodyLimit))
@@ -69,10 +86,25 @@ func complete(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
+// An upload is a body that says in our words that it was cut short.
+type upload struct{ io.ReadCloser }
+
+func (u upload) Read(p []byte) (int, error) {
+	n, err := u.ReadCloser.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = errEndedEarly
+	}
+	return n, err
+}
+
 // answer writes the envelope. Its length is announced, so that a client has
 // all of it before a later begins.
 func answer(w http.ResponseWriter, r *http.Request, value any, err error) {
 	env := api.Response{Type: "sync", Status: "Success", StatusCode: http.StatusOK}
+	if t, ok := value.(tagged); ok {
+		value = t.value
+		w.Header().Set("ETag", t.etag)
+	}
 	if err == nil {
 		env.Metadata, err = metadata(value)
 	}
@@ -94,6 +126,16 @@ func metadata(value any) (json.RawMessage, error) {
 		return json.RawMessage("{}"), nil
 	}
 	return json.Marshal(value)
+}
+
+// send sends what is no document. Once it has begun there is no way to report an
+// error but to cut it short, which clients notice.
+func send(w http.ResponseWriter, r *http.Request, s Stream) {
+	w.Header().Set("Content-Type", s.MediaType)
+	if err := s.Write(w); err != nil {
+		slog.WarnContext(r.Context(), "Cannot send all of an answer", "path", r.URL.Path, "err", err)
+		panic(http.ErrAbortHandler)
+	}
 }
 
 // perform does what was promised, whether or not the client waits for it.
@@ -119,11 +161,15 @@ func status(err error) int {
 	if _, ok := errors.AsType[*methodError](err); ok {
 		return http.StatusMethodNotAllowed
 	}
+	if _, ok := errors.AsType[*change.PendingError](err); ok {
+		return http.StatusConflict
+	}
+	if e, ok := errors.AsType[*api.Error](err); ok {
+		return kindStatus(e.Kind)
+	}
 	switch {
-	case errors.Is(err, errNotFound):
-		return http.StatusNotFound
-	case errors.Is(err, errNotHere):
-		return http.StatusNotImplemented
+	case errors.Is(err, change.ErrNoTrial):
+		return http.StatusBadRequest // as the reference system says it
 	case errors.Is(err, errBodyTooLong):
 		return http.StatusRequestEntityTooLarge
 	case errors.Is(err, errEndedEarly):
@@ -132,13 +178,27 @@ func status(err error) int {
 	return http.StatusInternalServerError
 }
 
-// prefix is what incusd has taken off the front of every path, and what must
-// be put back. A client can send the header too, but incusd adds its own after
-// it: only the last one counts.
-func prefix(r *http.Request) string {
-	values := r.Header.Values("X-IncusOS-Proxy")
-	if len(values) > 0 && values[len(values)-1] == "/os" {
-		return "/os"
+func kindStatus(k api.Kind) int {
+	switch k {
+	case api.Invalid:
+		return http.StatusBadRequest
+	case api.Forbidden:
+		return http.StatusForbidden
+	case api.NotFound:
+		return http.StatusNotFound
+	case api.Conflict:
+		return http.StatusConflict
+	case api.Changed:
+		return http.StatusPreconditionFailed
+	case api.Unsupported:
+		return http.StatusNotImplemented
+	case api.Unavailable:
+		return http.StatusServiceUnavailable
 	}
-	return ""
+	return http.StatusInternalServerError
 }
+
+var (
+	errEndedEarly  = errors.New("the request ended before its body was complete; send it again")
+	errBodyTooLong = errors.New("the request's body is longer than 1 MiB")
+)

@@ -1,111 +1,146 @@
 // Package rest translates between HTTP and the machine.
 //
-// A route names a method, a path and an endpoint; an endpoint reads, calls one
-// function of Machine and returns a value or an error. Turning those into the
-// envelope that Incus speaks, and errors into status codes, happens once, in
-// envelope.go. There is no state here, no goroutine, and no decision that
-// another caller of the same function would not get.
+// The API is a list of Routes, each with everything that is known about it: what
+// it is for, which documents go in and come out, and the endpoint that answers.
+// The mux, the reference pages, the OpenAPI description and the golden list of
+// the API are made from that list, so that none can fall behind.
+//
+//	rest.go      Machine: what the routes answer from
+//	route.go     a Route, and finding the one for a request
+//	resource.go  the routes of a document that can be read and changed
+//	family.go    the same for documents that have names: services, applications
+//	system.go    the routes of /1.0/system; others are in files of their names
+//	decode.go    strict reading of what clients send
+//	envelope.go  answers, errors and status codes
+//	audit.go     what is written down about a request
+//
+// An endpoint reads, calls one function of Machine and returns a value or an
+// error. There is no state here, no goroutine, and no decision that another
+// caller of the same function would not get.
 //
 // The daemon listens; incusd passes on what clients send to /os. It asks for
 // /1.0/services/* itself while it starts and waits for the answer without a
-// time limit, so nothing there may wait for anything (see services.go).
+// time limit, so nothing there may wait for anything.
 package rest
 
 import (
 	"context"
-	"errors"
-	"net/http"
+	"io"
+	"time"
 
 	"github.com/incusos/incusos/api"
 )
 
-// A Machine is what the routes answer from; package daemon supplies it. A
-// function that is nil stands for something this machine does not do: its
-// routes answer 501.
+// A Machine is what the routes answer from; package daemon supplies it. What is
+// nil stands for something that this machine does not do: its routes answer 501.
 type Machine struct {
-	Environment  func(context.Context) (api.Environment, error)
-	Network      func(context.Context) (api.Network, error)
-	Security     func(context.Context) (api.SystemSecurity, error)
-	Storage      func(context.Context) (api.SystemStorage, error)
-	Applications func(context.Context) (map[string]any, error) // their documents by name
+	Environment func(context.Context) (api.Environment, error)
+
+	FallbackListener Resource[api.SystemFallbackListener, api.SystemFallbackListenerConfig]
+	Kernel           Resource[api.SystemKernel, api.SystemKernelConfig]
+	Logging          Resource[api.SystemLogging, api.SystemLoggingConfig]
+	Network          Resource[api.Network, api.NetworkConfig]
+	Security         Resource[api.SystemSecurity, api.SystemSecurityConfig]
+	Storage          Resource[api.SystemStorage, api.SystemStorageConfig]
+
+	// Actions are the routes that only do something, by their path, such as
+	// "/1.0/system/storage/:wipe-drive". A path without an entry answers 501.
+	Actions map[string]Action
+
+	Resources    func(context.Context) (any, error) // as GET /1.0/resources of Incus
+	Applications Applications
+	Services     Family
+	Tasks        Tasks
+	Debug        Debug
 	Power        Power
+	Backup       Backup
+	Audit        Audit
+	Trial        func() *api.Trial // what waits to be confirmed; nil: nothing
 }
 
-// Power turns the machine off and on. Both ask for it and do not wait.
+// An Action does something once. The body is the request's, complete and at most
+// 1 MiB; an action that takes nothing ignores it.
+type Action func(ctx context.Context, body []byte) error
+
+// A Resource is a configuration and what the machine makes of it. D is its
+// document, C the configuration in it. Package change has what Plan, Try and
+// Confirm promise.
+type Resource[D, C any] interface {
+	Get(context.Context) (D, error)
+	Config() (C, error) // in force
+	Plan(context.Context, C) (api.Plan, error)
+	Try(ctx context.Context, config C, within time.Duration) error
+	Confirm(context.Context) error
+}
+
+// A Family is resources of one kind that go by names. Configurations are
+// pointers, as New returns them. A name that there is none of is an api.NotFound.
+type Family interface {
+	Names(context.Context) ([]string, error)
+	Get(ctx context.Context, name string) (any, error)
+	Config(name string) (any, error)
+	New(name string) (any, error) // an empty configuration, to decode into
+	Plan(ctx context.Context, name string, config any) (api.Plan, error)
+	Try(ctx context.Context, name string, config any, within time.Duration) error
+	Confirm(ctx context.Context, name string) error
+	Reset(ctx context.Context, name string) error
+}
+
+// Applications is a Family with more to do.
+type Applications interface {
+	Family
+	Add(ctx context.Context, name string) error
+	Remove(ctx context.Context, name string) error
+	Restart(ctx context.Context, name string) error
+	Switch(ctx context.Context, name, version string) error
+	CheckUpdate(ctx context.Context, name string) error
+	Act(ctx context.Context, name string, action api.ApplicationAction) error
+	Debug(ctx context.Context, name string, action string) (Stream, error)
+	Backup(ctx context.Context, name string, complete bool) (Stream, error)
+	Restore(ctx context.Context, name string, archive io.Reader) error
+}
+
+// Tasks is the work that takes longer than a request.
+type Tasks interface {
+	List() []api.Task // newest first
+	Get(id string) (api.Task, error)
+	Cancel(id string) error
+}
+
+// Debug looks into the machine.
+type Debug interface {
+	Kernel(context.Context) (api.DebugKernel, error)
+	Log(context.Context, api.DebugLogQuery) ([]api.LogEntry, error)
+	Processes(context.Context) (string, error)
+	Report(ctx context.Context, match []string) (api.DebugReport, error)
+	EventLog(context.Context) (api.SecureBootEventLog, error)
+	Bundle(context.Context) (Stream, error)
+}
+
+// Power turns the machine off and on. Each asks for it and does not wait.
 type Power interface {
 	Reboot(context.Context) error
 	Poweroff(context.Context) error
+	Suspend(context.Context) error
 }
 
-// An endpoint answers one request. What it returns becomes the metadata of the
-// answer; nil becomes {}, a later is done once the answer is sent.
-type endpoint func(*http.Request) (any, error)
-
-// A later is work that ends the connection it was asked for on.
-type later func(context.Context) error
-
-// routes is the whole API. A segment in braces matches any name.
-func routes(m Machine) table {
-	t := make(table)
-	t.add("GET", "/", links("/1.0"))
-	t.add("GET", "/1.0", document(m.server()))
-	t.add("GET", "/1.0/applications", func(r *http.Request) (any, error) { return m.applications(r) })
-	t.add("GET", "/1.0/applications/{name}", func(r *http.Request) (any, error) { return m.application(r) })
-	t.add("GET", "/1.0/services", links())
-	t.add("GET", "/1.0/services/{name}", service)
-	t.add("GET", "/1.0/system", links("/1.0/system/network", "/1.0/system/security", "/1.0/system/storage"))
-	t.add("GET", "/1.0/system/network", document(m.Network))
-	t.add("GET", "/1.0/system/security", document(m.Security))
-	t.add("GET", "/1.0/system/storage", document(m.Storage))
-	t.add("POST", "/1.0/system/:poweroff", m.power(Power.Poweroff))
-	t.add("POST", "/1.0/system/:reboot", m.power(Power.Reboot))
-	return t
+// Backup keeps the machine's own configuration.
+type Backup interface {
+	Backup(context.Context) (Stream, error)
+	Restore(ctx context.Context, archive io.Reader, skip []string) error
+	FactoryReset(context.Context, api.SystemReset) error
 }
 
-// links answers with the addresses of other resources.
-func links(paths ...string) endpoint {
-	return func(r *http.Request) (any, error) {
-		out := make([]string, 0, len(paths))
-		for _, p := range paths {
-			out = append(out, prefix(r)+p)
-		}
-		return out, nil
-	}
+// Audit keeps the log of changes, and of who read secrets.
+type Audit interface {
+	Record(context.Context, api.AuditEntry)
+	Entries(ctx context.Context, newest int) ([]api.AuditEntry, error)
 }
 
-// document answers with what read returns.
-func document[T any](read func(context.Context) (T, error)) endpoint {
-	return func(r *http.Request) (any, error) {
-		if read == nil {
-			return nil, errNotHere
-		}
-		return read(r.Context())
-	}
+// A Stream is an answer that is no document. Write is called once; what it
+// writes before it fails has been sent already, so that failures which can be
+// foreseen belong before the Stream is returned.
+type Stream struct {
+	MediaType string // "application/gzip" or "application/octet-stream": clients take no other
+	Write     func(io.Writer) error
 }
-
-func (m Machine) server() func(context.Context) (api.Server, error) {
-	if m.Environment == nil {
-		return nil
-	}
-	return func(ctx context.Context) (api.Server, error) {
-		env, err := m.Environment(ctx)
-		return api.Server{Environment: env}, err
-	}
-}
-
-// power answers first: the machine may be gone before the answer is read.
-func (m Machine) power(act func(Power, context.Context) error) endpoint {
-	return func(*http.Request) (any, error) {
-		if m.Power == nil {
-			return nil, errNotHere
-		}
-		return later(func(ctx context.Context) error { return act(m.Power, ctx) }), nil
-	}
-}
-
-var (
-	errNotHere     = errors.New("this machine has nothing of the kind")
-	errNotFound    = errors.New("not found")
-	errEndedEarly  = errors.New("the request ended before its body was complete; send it again")
-	errBodyTooLong = errors.New("the request's body is longer than 1 MiB")
-)

@@ -3,7 +3,6 @@ package rest_test
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -28,21 +27,21 @@ func TestAnswers(t *testing.T) {
 		body    string
 	}{
 		"the root":               {"GET /", 200, success + `["/1.0"]}`},
-		"the system's parts":     {"GET /1.0/system", 200, success + `["/1.0/system/network","/1.0/system/security","/1.0/system/storage"]}`},
+		"the system's parts":     {"GET /1.0/system", 200, success + `["/1.0/system/fallback-listener","/1.0/system/kernel","/1.0/system/logging","/1.0/system/network","/1.0/system/provider","/1.0/system/resources","/1.0/system/security","/1.0/system/storage","/1.0/system/update"]}`},
 		"no services":            {"GET /1.0/services", 200, success + `[]}`},
 		"a service incusd needs": {"GET /1.0/services/iscsi", 200, success + `{"config":{"enabled":false},"state":{}}}`},
 		"applications":           {"GET /1.0/applications", 200, success + `["/1.0/applications/debug","/1.0/applications/incus"]}`},
-		"an application":         {"GET /1.0/applications/incus", 200, success + `{"state":"running"}}`},
+		"an application":         {"GET /1.0/applications/incus", 200, success + `{"config":{"state":"running"}}}`},
 		"unknown query keys":     {"GET /1.0/services?target=node1&x", 200, success + `[]}`},
 		"nothing to say":         {"POST /1.0/system/:reboot", 200, success + `{}}`},
 		"an unknown path":        {"GET /2.0", 404, failure(404, `\"/2.0\": not found; start at /1.0`)},
 		"a path not clean":       {"GET /1.0//system", 404, failure(404, `\"/1.0//system\": not found; start at /1.0`)},
 		"a slash too many":       {"GET /1.0/applications/", 404, failure(404, `\"/1.0/applications/\": not found; start at /1.0`)},
-		"an unknown application": {"GET /1.0/applications/x", 404, failure(404, `application \"x\": not found; /1.0/applications lists what is installed`)},
+		"an unknown application": {"GET /1.0/applications/x", 404, failure(404, `there is no x`)},
 		"an unknown method":      {"DELETE /1.0", 405, failure(405, `/1.0 does not know DELETE; want GET, HEAD`)},
 		"reading an action":      {"GET /1.0/system/:reboot", 405, failure(405, `/1.0/system/:reboot does not know GET; want POST`)},
 		"an area that broke":     {"GET /1.0/system/storage", 500, failure(500, `listing pools: zpool exited with status 1`)},
-		"an area not there":      {"GET /1.0/system/security", 501, failure(501, `this machine has nothing of the kind`)},
+		"an area not there":      {"GET /1.0/system/security", 501, failure(501, `/1.0/system/security: this release has nothing of the kind`)},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -81,8 +80,8 @@ func TestEnvironmentIsWrapped(t *testing.T) {
 }
 
 func TestAllowNamesTheMethods(t *testing.T) {
-	w := ask(machine(), httptest.NewRequest("PUT", "/1.0/services/lvm", nil))
-	if got, want := w.Header().Get("Allow"), "GET, HEAD"; got != want {
+	w := ask(machine(), httptest.NewRequest("DELETE", "/1.0/services/lvm", nil))
+	if got, want := w.Header().Get("Allow"), "GET, HEAD, PUT"; got != want {
 		t.Errorf("Allow: %q, want %q", got, want)
 	}
 }
@@ -144,7 +143,7 @@ func TestBodies(t *testing.T) {
 
 // The client has the whole answer while the machine is still about to restart.
 func TestPowerAnswersBeforeItActs(t *testing.T) {
-	for path, want := range map[string]string{"/1.0/system/:reboot": "reboot", "/1.0/system/:poweroff": "poweroff"} {
+	for path, want := range map[string]string{"/1.0/system/:reboot": "reboot", "/1.0/system/:poweroff": "poweroff", "/1.0/system/:suspend": "suspend"} {
 		m, p := machine(), &power{release: make(chan struct{})}
 		m.Power = p
 		srv := httptest.NewServer(rest.Handler(m))
@@ -209,14 +208,10 @@ func checkEnvelope(t *testing.T, method string, resp *http.Response) {
 
 func machine() rest.Machine {
 	return rest.Machine{
-		Environment: func(context.Context) (api.Environment, error) { return api.Environment{Hostname: "node1"}, nil },
-		Storage: func(context.Context) (api.SystemStorage, error) {
-			return api.SystemStorage{}, errors.New("listing pools: zpool exited with status 1")
-		},
-		Applications: func(context.Context) (map[string]any, error) {
-			return map[string]any{"incus": map[string]string{"state": "running"}, "debug": nil}, nil
-		},
-		Power: &power{},
+		Environment:  func(context.Context) (api.Environment, error) { return api.Environment{Hostname: "node1"}, nil },
+		Storage:      brokenStorage{},
+		Applications: &family{configs: map[string]any{"incus": map[string]string{"state": "running"}, "debug": nil}},
+		Power:        &power{},
 	}
 }
 
@@ -239,6 +234,7 @@ type power struct {
 
 func (p *power) Reboot(context.Context) error   { return p.do("reboot") }
 func (p *power) Poweroff(context.Context) error { return p.do("poweroff") }
+func (p *power) Suspend(context.Context) error  { return p.do("suspend") }
 
 func (p *power) do(what string) error {
 	if p.release != nil {

@@ -31,7 +31,7 @@ func (m *Machine) arguments(b Boot, a Accel, s sockets, port int) []string {
 	for _, dir := range m.tools.arch.data {
 		args = append(args, "-L", m.tools.path(dir))
 	}
-	args = append(args, a.options()...)
+	args = append(args, a.options(m.tools.arch.name)...)
 	args = append(args, "-machine", m.tools.arch.machine, "-smp", strconv.Itoa(m.opt.CPUs), "-m", strconv.Itoa(m.opt.Memory))
 	args = append(args, m.firmwareArguments(b)...)
 	args = append(args,

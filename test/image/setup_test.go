@@ -48,6 +48,7 @@ func TestImage(t *testing.T) {
 		"the command line binds /usr":           testCommandLine,
 		"the TPM policy is for the initrd only": testPolicy,
 		"db signed all that starts":             testSignatures,
+		"a virtual machine finds its firmware":  testVirtualMachine,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, b) })
 	}

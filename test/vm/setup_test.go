@@ -165,10 +165,18 @@ func copyLog(from, to string) error {
 	return dst.Close()
 }
 
-// within is the context of something that takes no longer than d with KVM.
+// within is the context of something that takes no longer than d with KVM, and
+// that a machine which has ended will not do any more.
 func within(t *testing.T, r *vm.Running, d time.Duration) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), r.Scale.Of(d))
 	t.Cleanup(cancel)
+	go func() {
+		select {
+		case <-r.Done():
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
 	return ctx
 }

@@ -1,0 +1,67 @@
+package rest
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"time"
+
+	"github.com/incusos/incusos/api"
+)
+
+// A note is what an endpoint tells about a change.
+type note struct{ before, after any }
+
+type noteKey struct{}
+
+// noteChange keeps the configurations before and after a change.
+func noteChange(r *http.Request, before, after any) {
+	if n, ok := r.Context().Value(noteKey{}).(*note); ok {
+		n.before, n.after = before, after
+	}
+}
+
+type whoKey struct{}
+
+// WithWho returns a context that says who is asking, for the audit log: a
+// listener knows better than a request can tell.
+func WithWho(ctx context.Context, who string) context.Context {
+	return context.WithValue(ctx, whoKey{}, who)
+}
+
+// who is whoever asks, as far as known: incusd does not pass identities on.
+func who(r *http.Request) string {
+	if who, ok := r.Context().Value(whoKey{}).(string); ok {
+		return who
+	}
+	if prefix(r) != "" {
+		return "incus"
+	}
+	return "local"
+}
+
+// record writes down a change that was asked for, or a reading of secrets.
+// Asking only what a change would do is neither.
+func (m Machine) record(r *http.Request, route Route, n *note, err error) {
+	reading := r.Method == http.MethodGet || r.Method == http.MethodHead
+	if m.Audit == nil || route.Path == "" || reading && !route.Secret || r.URL.Query().Has("dry-run") {
+		return
+	}
+	e := api.AuditEntry{Time: time.Now().UTC(), Who: who(r), Action: r.Method + " " + r.URL.Path, Result: "ok"}
+	e.Before, e.After = redacted(n.before), redacted(n.after)
+	if err != nil {
+		e.Result = err.Error()
+	}
+	m.Audit.Record(context.WithoutCancel(r.Context()), e)
+}
+
+func redacted(v any) json.RawMessage {
+	if v == nil {
+		return nil
+	}
+	b, err := json.Marshal(api.Redact(v))
+	if err != nil {
+		return nil
+	}
+	return b
+}

@@ -1,0 +1,158 @@
+package rest
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"strings"
+
+	"github.com/incusos/incusos/api"
+)
+
+// Media types: clients take no other for an answer that is no document.
+const (
+	gzip   = "application/gzip"
+	octets = "application/octet-stream"
+)
+
+// systemRoutes are those of /1.0/system.
+func (m Machine) systemRoutes() []Route {
+	const dir = "/1.0/system"
+	routes := []Route{{Method: "GET", Path: dir, About: "The parts of the system: a list of paths.", Answer: typeOf[[]string](), do: links(parts()...)}}
+	routes = append(routes, m.powerRoutes(dir)...)
+	routes = append(routes, m.backupRoutes(dir)...)
+	routes = append(routes, resource(dir+"/fallback-listener", "The way to the API for when Incus cannot answer.", m.FallbackListener)...)
+	routes = append(routes, resource(dir+"/kernel", "How the kernel is set.", m.Kernel)...)
+	routes = append(routes, resource(dir+"/logging", "Where the log goes.", m.Logging)...)
+	routes = append(routes, resource(dir+"/network", "The network: what is wanted and what there is.", m.Network)...)
+	routes = append(routes, resource(dir+"/security", "Secure Boot, the TPM, and the keys to write down. The answer holds secrets.", m.Security)...)
+	routes = append(routes, resource(dir+"/storage", "Drives and pools.", m.Storage)...)
+	routes = append(routes, m.laterRoutes(dir)...)
+	routes = append(routes, Route{Method: "GET", Path: dir + "/resources", About: "The hardware, in the shape of Incus' own /1.0/resources.", Answer: typeOf[any](), do: document(m.Resources, dir+"/resources")})
+	for i := range routes {
+		routes[i].Secret = routes[i].Secret || routes[i].Method == http.MethodGet && routes[i].Path == dir+"/security"
+	}
+	return append(routes, m.actionRoutes(dir)...)
+}
+
+// parts are what GET /1.0/system lists.
+func parts() []string {
+	var paths []string
+	for _, name := range strings.Fields("fallback-listener kernel logging network provider resources security storage update") {
+		paths = append(paths, "/1.0/system/"+name)
+	}
+	return paths
+}
+
+// laterRoutes are those whose areas are not there yet.
+func (m Machine) laterRoutes(dir string) []Route {
+	var routes []Route
+	for _, r := range []Route{{Path: dir + "/provider", About: "Where updates come from."}, {Path: dir + "/update", About: "When updates are made."}} {
+		for _, method := range []string{"GET", "PUT"} {
+			routes = append(routes, Route{Method: method, Path: r.Path, About: r.About, Answer: typeOf[any](), do: notHere(r.Path)})
+		}
+	}
+	return routes
+}
+
+func (m Machine) powerRoutes(dir string) []Route {
+	return []Route{
+		{Method: "POST", Path: dir + "/:poweroff", About: "Turn the machine off, after the answer was sent.", do: m.power(Power.Poweroff)},
+		{Method: "POST", Path: dir + "/:reboot", About: "Restart the machine, after the answer was sent.", do: m.power(Power.Reboot)},
+		{Method: "POST", Path: dir + "/:suspend", About: "Suspend the machine to memory, after the answer was sent. Instances stop running until it wakes.", do: m.power(Power.Suspend)},
+	}
+}
+
+// power answers first: the machine may be gone before the answer is read.
+func (m Machine) power(act func(Power, context.Context) error) endpoint {
+	return func(*http.Request) (any, error) {
+		if m.Power == nil {
+			return nil, api.Errorf(api.Unsupported, "this machine cannot be turned off")
+		}
+		return later(func(ctx context.Context) error { return act(m.Power, ctx) }), nil
+	}
+}
+
+func (m Machine) backupRoutes(dir string) []Route {
+	b := m.Backup
+	routes := []Route{
+		{Method: "POST", Path: dir + "/:backup", About: "The configuration of the machine and its keys, as an archive. It holds secrets.", Stream: gzip, Secret: true,
+			do: func(r *http.Request) (any, error) { return b.Backup(r.Context()) }},
+		{Method: "POST", Path: dir + "/:restore", About: "Put back what `:backup` gave, and restart.", Upload: gzip,
+			Query: []Query{{"skip", "What to leave as it is, with commas between: `encryption-recovery-keys`, `local-data-encryption-key`, `network-macs`."}},
+			do:    func(r *http.Request) (any, error) { return nil, b.Restore(detached(r), r.Body, list(r, "skip")) }},
+		{Method: "POST", Path: dir + "/:factory-reset", About: "Make the machine as it was first installed, and restart. Everything on its system drive is lost.", Body: typeOf[api.SystemReset](),
+			do: func(r *http.Request) (any, error) {
+				var reset api.SystemReset
+				if err := decodeOptional(r, &reset); err != nil {
+					return nil, err
+				}
+				return nil, b.FactoryReset(detached(r), reset)
+			}},
+	}
+	if b == nil {
+		for i := range routes {
+			routes[i].do = notHere(routes[i].Path)
+		}
+	}
+	return routes
+}
+
+// list returns the words of a query key that are between commas.
+func list(r *http.Request, key string) []string {
+	var words []string
+	for _, value := range r.URL.Query()[key] {
+		words = append(words, strings.FieldsFunc(value, func(c rune) bool { return c == ',' })...)
+	}
+	return words
+}
+
+// actions are the routes that only do something.
+const actions = `
+/network/:flush-dns                Forget the answers of name servers.
+/security/:retrieved               Say that the recovery keys were written down.
+/security/:tpm-rebind              Bind the disks to the TPM anew, after a recovery key was used.
+/storage/:cleanup-root             Make room on the root file system: old logs and caches go.
+/storage/:create-volume            Make a dataset in a pool.
+/storage/:delete-pool              Destroy a pool and wipe its drives.
+/storage/:delete-volume            Destroy a dataset of a pool.
+/storage/:encrypt-drive            Encrypt a drive. What it held is lost.
+/storage/:import-encrypted-drive   Open a drive that was encrypted elsewhere.
+/storage/:import-pool              Import a pool that was made elsewhere.
+/storage/:rescan-scsi              Look for new disks on all SCSI hosts.
+/storage/:scrub-pool               Check the data of a pool against its checksums.
+/storage/:trim-pool                Tell the drives of a pool which blocks are free.
+/storage/:wipe-drive               Wipe a drive. What it held is lost.
+/update/:check                     Look for updates now.
+`
+
+func (m Machine) actionRoutes(dir string) []Route {
+	var routes []Route
+	for line := range strings.Lines(strings.TrimSpace(actions)) {
+		path, about, _ := strings.Cut(strings.TrimSpace(line), " ")
+		routes = append(routes, Route{Method: "POST", Path: dir + path, About: strings.TrimSpace(about), do: m.action(dir + path)})
+	}
+	return routes
+}
+
+func (m Machine) action(path string) endpoint {
+	act := m.Actions[path]
+	if act == nil {
+		return notHere(path)
+	}
+	return func(r *http.Request) (any, error) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			return nil, err
+		}
+		return nil, act(detached(r), body)
+	}
+}
+
+// document answers with what read returns.
+func document[T any](read func(context.Context) (T, error), path string) endpoint {
+	if read == nil {
+		return notHere(path)
+	}
+	return func(r *http.Request) (any, error) { return read(r.Context()) }
+}
