@@ -14,9 +14,9 @@ type SystemLoggingConfig struct {
 
 // LoggingSyslog is a server that gets a copy of the log.
 type LoggingSyslog struct {
-	Address   string `json:"address"`    // host and port, such as "192.0.2.14:514"; "" is none
-	Protocol  string `json:"protocol"`   // "udp", "tcp" or "tls"; "" is udp
-	LogFormat string `json:"log_format"` // "rfc5424" or "rfc3164"; "" is rfc5424
+	Address   string `json:"address"`    // IP address and port, such as "192.0.2.14:514"; "" is none
+	Protocol  string `json:"protocol"`   // "udp", "tcp", "tls" or "dtls"; "" is udp
+	LogFormat string `json:"log_format"` // "rfc5424"; "rfc3164" or "rfc3339" for the older form, with times as in RFC 3339; "" is rfc5424
 }
 
 // LoggingJournal limits the log on the machine.

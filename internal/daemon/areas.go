@@ -35,6 +35,7 @@ func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Opti
 	}
 	wake := make(chan struct{}, 1)
 	gate := change.NewGate(func() { poke(wake) })
+	kernel := kernelResource(m, load[api.SystemKernelConfig](m.Files, "kernel"), gate)
 	hosts := host.New(m, func() string { return fullName(networkDoc.get().DNS) })
 	seals := seal.New(m, func() bool { return securityDoc.get().RecoveryKeys })
 	stores := storage.New(m)
@@ -49,11 +50,12 @@ func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Opti
 		Wake:    wake,
 		// The network comes before the pools: addresses arrive while those open.
 		Areas: []Area{
-			seedArea{seedErr}, hosts, securityDoc.guard(seals), networkDoc.guard(networks),
+			seedArea{seedErr}, hosts, kernel, securityDoc.guard(seals), networkDoc.guard(networks),
 			storageDoc.guard(stores), appsDoc.guard(applications),
 		},
 		Machine: rest.Machine{
 			Environment:  hosts.Environment,
+			Kernel:       kernel,
 			Network:      networkResource(networkDoc, networks),
 			Security:     securityResource(securityDoc, seals),
 			Storage:      storageResource(storageDoc, stores),

@@ -17,6 +17,7 @@ import (
 type Dir struct {
 	root  string
 	fault func(op, name string) error
+	put   func(name string, data []byte) (done bool, err error)
 }
 
 // NewDir returns the file tree below root.
@@ -27,6 +28,13 @@ func NewDir(root string) Dir { return Dir{root: root} }
 // "remove", "rename", "mkdir", "symlink" or "open".
 func (d Dir) WithFault(fault func(op, name string) error) Dir {
 	d.fault = fault
+	return d
+}
+
+// WithKernel returns the same tree, in which PutFile asks put before it writes
+// to a file. For pretend machines: a kernel notices what is written to it.
+func (d Dir) WithKernel(put func(name string, data []byte) (done bool, err error)) Dir {
+	d.put = put
 	return d
 }
 
@@ -135,6 +143,11 @@ func (d Dir) WriteFile(name string, data []byte, perm fs.FileMode) error {
 func (d Dir) PutFile(name string, data []byte) error {
 	if err := d.check("write", name); err != nil {
 		return err
+	}
+	if d.put != nil {
+		if done, err := d.put(name, data); done || err != nil {
+			return err
+		}
 	}
 	f, err := os.OpenFile(d.Path(name), os.O_WRONLY, 0)
 	if err != nil {

@@ -118,6 +118,7 @@ func Populate(root string, m Machine) error {
 	for _, d := range m.Drives {
 		t.drive(d)
 	}
+	t.kernel(m)
 	return t.err
 }
 

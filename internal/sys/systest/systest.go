@@ -46,7 +46,7 @@ func Pretend(root string, m Machine) (*Rig, error) {
 	if err := Populate(root, m); err != nil {
 		return nil, fmt.Errorf("setting up the pretend machine in %s: %w", root, err)
 	}
-	files := sys.NewDir(root)
+	files := sys.NewDir(root).WithKernel((&kernel{tree: root}).put)
 	rig := &Rig{
 		Programs: &Programs{},
 		Units:    &Units{states: make(map[string]string), fail: make(map[string]error), models: make(map[string]unit)},
