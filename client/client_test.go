@@ -1,7 +1,6 @@
 package client_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -11,65 +10,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/incusos/incusos/client"
 )
-
-func TestOneMethodPerRoute(t *testing.T) {
-	tests := map[string]struct {
-		metadata string
-		call     func(context.Context, *client.Client) (any, error)
-		want     string // as fmt prints it
-	}{
-		"GET /os/": {`["/os/1.0"]`, func(ctx context.Context, c *client.Client) (any, error) { return c.Roots(ctx) }, "[/os/1.0]"},
-		"GET /os/1.0": {`{"environment":{"os_name":"IncusOS"}}`, func(ctx context.Context, c *client.Client) (any, error) {
-			s, err := c.Server(ctx)
-			return s.Environment.OSName, err
-		}, "IncusOS"},
-		"GET /os/1.0/system": {`[]`, func(ctx context.Context, c *client.Client) (any, error) { return c.System(ctx) }, "[]"},
-		"GET /os/1.0/system/network": {`{"state":{"interfaces":{"a":{"mtu":1500}}}}`, func(ctx context.Context, c *client.Client) (any, error) {
-			n, err := c.Network(ctx)
-			return n.State.Interfaces["a"].MTU, err
-		}, "1500"},
-		"GET /os/1.0/system/security": {`{"state":{"tpm_status":"ok"}}`, func(ctx context.Context, c *client.Client) (any, error) {
-			s, err := c.Security(ctx)
-			return s.State.TPMStatus, err
-		}, "ok"},
-		"GET /os/1.0/system/storage": {`{"state":{"drives":[{"id":"x"}]}}`, func(ctx context.Context, c *client.Client) (any, error) {
-			s, err := c.Storage(ctx)
-			return s.State.Drives[0].ID, err
-		}, "x"},
-		"GET /os/1.0/applications": {`["/os/1.0/applications/incus"]`, func(ctx context.Context, c *client.Client) (any, error) { return c.Applications(ctx) }, "[/os/1.0/applications/incus]"},
-		"GET /os/1.0/applications/a%2Fb": {`{"a":1}`, func(ctx context.Context, c *client.Client) (any, error) {
-			b, err := c.Application(ctx, "a/b")
-			return string(b), err
-		}, `{"a":1}`},
-		"GET /os/1.0/services": {`[]`, func(ctx context.Context, c *client.Client) (any, error) { return c.Services(ctx) }, "[]"},
-		"GET /os/1.0/services/ceph": {`{}`, func(ctx context.Context, c *client.Client) (any, error) {
-			b, err := c.Service(ctx, "ceph")
-			return string(b), err
-		}, "{}"},
-		"POST /os/1.0/system/:reboot":   {`{}`, func(ctx context.Context, c *client.Client) (any, error) { return nil, c.Reboot(ctx) }, "<nil>"},
-		"POST /os/1.0/system/:poweroff": {`{}`, func(ctx context.Context, c *client.Client) (any, error) { return nil, c.Poweroff(ctx) }, "<nil>"},
-	}
-	for request, tt := range tests {
-		t.Run(request, func(t *testing.T) {
-			asked := ""
-			c := server(t, func(w http.ResponseWriter, r *http.Request) {
-				asked = r.Method + " " + r.URL.EscapedPath()
-				fmt.Fprintf(w, `{"type":"sync","status_code":200,"metadata":%s}`, tt.metadata)
-			})
-			got, err := tt.call(t.Context(), c)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff([]string{request, tt.want}, []string{asked, fmt.Sprint(got)}); diff != "" {
-				t.Errorf("request and result (-want +got):\n%s", diff)
-			}
-		})
-	}
-}
 
 func TestAnswersThatSayNo(t *testing.T) {
 	tests := map[string]struct {

@@ -50,7 +50,7 @@ func TestAPIAnswersWhileAreasAreBroughtUp(t *testing.T) {
 	if err != nil || server.Environment.SystemIsReady {
 		t.Errorf("environment is %+v, %v; want one not ready", server.Environment, err)
 	}
-	if _, err := m.api.Service(t.Context(), "iscsi"); err != nil {
+	if _, err := m.api.Service("iscsi").Get(t.Context()); err != nil {
 		t.Error(err)
 	}
 	close(slow.release)
@@ -86,11 +86,11 @@ func TestDamagedDocumentDegradesItsAreaOnly(t *testing.T) {
 	m := start(t, rig, func(*daemon.Options) {})
 	const want = "/var/lib/incus-os/storage.json: line 2, column 2: invalid character 'o' looking for beginning of object key string"
 	m.waitFor("incus-os: IncusOS 202601010000 is degraded: storage: " + want)
-	_, err := m.api.Storage(t.Context())
+	_, err := m.api.Storage().Get(t.Context())
 	if e, ok := errors.AsType[*client.Error](err); !ok || e.Status != 500 || !strings.Contains(e.Message, want) {
 		t.Errorf("GET storage: %v, want 500 with %q", err, want)
 	}
-	if _, err := m.api.Network(t.Context()); err != nil {
+	if _, err := m.api.Network().Get(t.Context()); err != nil {
 		t.Error(err)
 	}
 	if b, err := rig.Host.Files.ReadFile("/var/lib/incus-os/storage.json"); err != nil || string(b) != content {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"reflect"
 	"strings"
 
 	"github.com/incusos/incusos/api"
@@ -49,7 +50,11 @@ func (m Machine) laterRoutes(dir string) []Route {
 	var routes []Route
 	for _, r := range []Route{{Path: dir + "/provider", About: "Where updates come from."}, {Path: dir + "/update", About: "When updates are made."}} {
 		for _, method := range []string{"GET", "PUT"} {
-			routes = append(routes, Route{Method: method, Path: r.Path, About: r.About, Answer: typeOf[any](), do: notHere(r.Path)})
+			r.Method, r.Answer, r.do = method, typeOf[any](), notHere(r.Path)
+			if method == http.MethodPut {
+				r.Body = r.Answer
+			}
+			routes = append(routes, r)
 		}
 	}
 	return routes
@@ -130,9 +135,30 @@ func (m Machine) actionRoutes(dir string) []Route {
 	var routes []Route
 	for line := range strings.Lines(strings.TrimSpace(actions)) {
 		path, about, _ := strings.Cut(strings.TrimSpace(line), " ")
-		routes = append(routes, Route{Method: "POST", Path: dir + path, About: strings.TrimSpace(about), do: m.action(dir + path)})
+		routes = append(routes, Route{Method: "POST", Path: dir + path, About: strings.TrimSpace(about), Body: actionBody(path), do: m.action(dir + path)})
 	}
 	return routes
+}
+
+// actionBody is the document that an action takes; nil if it takes none.
+func actionBody(path string) reflect.Type {
+	switch path {
+	case "/storage/:create-volume":
+		return typeOf[api.StorageVolumeCreate]()
+	case "/storage/:delete-volume":
+		return typeOf[api.StorageVolumeDelete]()
+	case "/storage/:delete-pool", "/storage/:scrub-pool", "/storage/:trim-pool":
+		return typeOf[api.StoragePoolName]()
+	case "/storage/:encrypt-drive", "/storage/:wipe-drive":
+		return typeOf[api.StorageDriveWipe]()
+	case "/storage/:import-encrypted-drive":
+		return typeOf[api.StorageDriveImport]()
+	case "/storage/:import-pool":
+		return typeOf[api.StoragePoolImport]()
+	case "/update/:check":
+		return typeOf[api.UpdateCheck]()
+	}
+	return nil
 }
 
 func (m Machine) action(path string) endpoint {

@@ -1,0 +1,117 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/incusos/incusos/api"
+)
+
+const system = "/1.0/system"
+
+// System returns the parts of the system, as paths.
+func (c *Client) System(ctx context.Context) ([]string, error) { return get[[]string](ctx, c, system) }
+
+// FallbackListener is the way to the API for when Incus cannot answer.
+func (c *Client) FallbackListener() Resource[api.SystemFallbackListener, api.SystemFallbackListenerConfig] {
+	return At[api.SystemFallbackListener, api.SystemFallbackListenerConfig](c, system+"/fallback-listener")
+}
+
+// Kernel is how the kernel is set.
+func (c *Client) Kernel() Resource[api.SystemKernel, api.SystemKernelConfig] {
+	return At[api.SystemKernel, api.SystemKernelConfig](c, system+"/kernel")
+}
+
+// Logging is where the log goes.
+func (c *Client) Logging() Resource[api.SystemLogging, api.SystemLoggingConfig] {
+	return At[api.SystemLogging, api.SystemLoggingConfig](c, system+"/logging")
+}
+
+// Network is the network's configuration and state.
+func (c *Client) Network() Resource[api.Network, api.NetworkConfig] {
+	return At[api.Network, api.NetworkConfig](c, system+"/network")
+}
+
+// Security is trust, keys and the state of both. Reading it is written down in
+// the audit log.
+func (c *Client) Security() Resource[api.SystemSecurity, api.SystemSecurityConfig] {
+	return At[api.SystemSecurity, api.SystemSecurityConfig](c, system+"/security")
+}
+
+// Storage is drives and pools.
+func (c *Client) Storage() Resource[api.SystemStorage, api.SystemStorageConfig] {
+	return At[api.SystemStorage, api.SystemStorageConfig](c, system+"/storage")
+}
+
+// Provider is where updates come from.
+func (c *Client) Provider() Resource[json.RawMessage, json.RawMessage] {
+	return At[json.RawMessage, json.RawMessage](c, system+"/provider")
+}
+
+// Update is when updates are made.
+func (c *Client) Update() Resource[json.RawMessage, json.RawMessage] {
+	return At[json.RawMessage, json.RawMessage](c, system+"/update")
+}
+
+// Resources returns the hardware, in the shape of Incus' own /1.0/resources.
+func (c *Client) Resources(ctx context.Context) (json.RawMessage, error) {
+	return get[json.RawMessage](ctx, c, system+"/resources")
+}
+
+// Reboot restarts the machine. It returns when the machine has accepted, which
+// is before it acts.
+func (c *Client) Reboot(ctx context.Context) error { return c.post(ctx, system+"/:reboot", nil) }
+
+// Poweroff turns the machine off. It returns when the machine has accepted,
+// which is before it acts.
+func (c *Client) Poweroff(ctx context.Context) error { return c.post(ctx, system+"/:poweroff", nil) }
+
+// Suspend suspends the machine to memory. It returns when the machine has
+// accepted, which is before it acts.
+func (c *Client) Suspend(ctx context.Context) error { return c.post(ctx, system+"/:suspend", nil) }
+
+// Backup writes the machine's own configuration to w, as an archive. It holds
+// keys. After an error w may have got part of it.
+func (c *Client) Backup(ctx context.Context, w io.Writer) error {
+	return c.stream(ctx, request{method: http.MethodPost, path: system + "/:backup"}, w)
+}
+
+// Restore puts back what Backup gave, and restarts the machine. What skip names
+// stays as it is.
+func (c *Client) Restore(ctx context.Context, archive io.Reader, skip ...string) error {
+	query := make(url.Values)
+	if len(skip) > 0 {
+		query.Set("skip", strings.Join(skip, ","))
+	}
+	return c.do(ctx, request{method: http.MethodPost, path: system + "/:restore", query: query, upload: archive})
+}
+
+// FactoryReset makes the machine as it was first installed. What is on its
+// system drive is lost.
+func (c *Client) FactoryReset(ctx context.Context, reset api.SystemReset) error {
+	return c.post(ctx, system+"/:factory-reset", reset)
+}
+
+// FlushDNS forgets the answers of name servers.
+func (c *Client) FlushDNS(ctx context.Context) error {
+	return c.post(ctx, system+"/network/:flush-dns", nil)
+}
+
+// KeysRetrieved says that the recovery keys were written down.
+func (c *Client) KeysRetrieved(ctx context.Context) error {
+	return c.post(ctx, system+"/security/:retrieved", nil)
+}
+
+// RebindTPM binds the disks to the TPM anew, after a recovery key was used.
+func (c *Client) RebindTPM(ctx context.Context) error {
+	return c.post(ctx, system+"/security/:tpm-rebind", nil)
+}
+
+// CheckUpdates looks for updates now.
+func (c *Client) CheckUpdates(ctx context.Context, check api.UpdateCheck) error {
+	return c.post(ctx, system+"/update/:check", check)
+}
