@@ -2,14 +2,16 @@
 // api with their comments, and the route table of internal/rest. It runs by
 // `go generate ./...`, and its test fails when a page is out of date.
 //
-//	main.go   which pages there are, and writing them
-//	types.go  what the types of a package say about themselves
-//	seed.go   the page of the seed
-//	routes.go the route table, read from its source
-//	api.go    the page of the API
+//	main.go     which pages there are, and writing them
+//	types.go    what the types of a package say about themselves
+//	seed.go     the page of the seed
+//	api.go      the page of the API
+//	openapi.go  the API for programs, in OpenAPI 3.1; schema.go has its types
+//	golden.go   the list of what clients rely on
 //
-// It reads source and runs nothing of it. What the code does not say about a
-// route is said in api.go, which refuses a route that it does not know.
+// Comments are read from the source of package api, everything else about a
+// route from the table that also serves it. The page of the program incusos is
+// made beside the program, by cmd/incusos.
 package main
 
 import (
@@ -59,5 +61,16 @@ func pages(root string) (map[string]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	return map[string]string{"doc/reference/seed.md": seed, "doc/reference/api.md": api}, nil
+	description, err := openAPI(docs)
+	if err != nil {
+		return nil, err
+	}
+	list, err := golden(root)
+	if err != nil {
+		return nil, err
+	}
+	return map[string]string{
+		"doc/reference/seed.md": seed, "doc/reference/api.md": api,
+		"doc/reference/openapi.json": description, goldenName: list,
+	}, nil
 }
