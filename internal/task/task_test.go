@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -309,100 +310,118 @@ func TestInterleavings(t *testing.T) {
 		if time.Now().After(end) {
 			return
 		}
-		root := t.TempDir()
-		s := newShop()
-		down := false
-		var mu sync.Mutex
-		disk := func() sys.Dir {
-			return sys.NewDir(root).WithFault(func(string, string) error {
-				mu.Lock()
-				defer mu.Unlock()
-				if down {
-					return errors.New("the power is off")
-				}
-				return nil
-			})
-		}
-		power := func(off bool) { mu.Lock(); down = off; mu.Unlock() }
-		m := open(t, disk(), s)
-		type expected struct{ kind, name, status string }
-		model := make(map[string]*expected) // by id
-		running := func() (ids []string) {
-			for id, e := range model {
-				if e.status == "running" {
-					ids = append(ids, id)
-				}
-			}
-			slices.Sort(ids)
-			return ids
-		}
+		w := &world{t: t, root: t.TempDir(), shop: newShop(), tasks: make(map[string]*expected)}
+		w.m = open(t, w.disk(), w.shop)
 		rt.Repeat(map[string]func(*rapid.T){
-			"start": func(rt *rapid.T) {
-				kind, name := rapid.SampledFrom([]string{"again", "once"}).Draw(rt, "kind"), rapid.SampledFrom([]string{"a", "b", "c"}).Draw(rt, "name")
-				busy := slices.ContainsFunc(running(), func(id string) bool { return model[id].name == name })
-				started, err := m.Start(kind, name, order{name, "stirring"})
-				if busy != is(err, api.Conflict) {
-					rt.Fatalf("Start of %s: %v; busy is %t", name, err, busy)
-				}
-				if err == nil {
-					model[started.ID] = &expected{kind, name, "running"}
-				}
-			},
-			"finish": func(rt *rapid.T) {
-				ids := running()
-				if len(ids) == 0 {
-					rt.Skip()
-				}
-				id := rapid.SampledFrom(ids).Draw(rt, "id")
-				s.finish(model[id].name, nil)
-				if got, _ := m.Wait(t.Context(), id); got.Status != api.TaskDone {
-					rt.Fatalf("task %s ended as %+v", id, got)
-				}
-				model[id].status = "done"
-			},
-			"cancel": func(rt *rapid.T) {
-				ids := running()
-				if len(ids) == 0 {
-					rt.Skip()
-				}
-				id := rapid.SampledFrom(ids).Draw(rt, "id")
-				if err := m.Cancel(id); err != nil {
-					rt.Fatal(err)
-				}
-				if got, _ := m.Wait(t.Context(), id); got.Status != api.TaskCancelled {
-					rt.Fatalf("task %s ended as %+v", id, got)
-				}
-				model[id].status = "cancelled"
-			},
-			"restart": func(rt *rapid.T) {
-				power(rapid.Bool().Draw(rt, "cut"))
-				if err := m.Close(t.Context()); err != nil {
-					rt.Fatal(err)
-				}
-				power(false)
-				m = open(t, disk(), s)
-				for _, id := range running() {
-					if model[id].kind == "once" {
-						model[id].status = "interrupted"
-					}
-				}
-			},
-			"": func(rt *rapid.T) {
-				list := m.List()
-				if want := len(running()) + min(50, len(model)-len(running())); len(list) != want {
-					rt.Fatalf("%d tasks, want %d", len(list), want)
-				}
-				for _, l := range list {
-					if e := model[l.ID]; e == nil || e.status != string(l.Status) {
-						rt.Fatalf("task %+v, want %+v", l, e)
-					}
-				}
-			},
+			"start": w.start, "finish": w.finish, "cancel": w.cancel, "restart": w.restart, "": w.check,
 		})
-		if err := m.Close(t.Context()); err != nil {
+		if err := w.m.Close(t.Context()); err != nil {
 			rt.Fatal(err)
 		}
 	})
+}
+
+// A world is a machine, and what its tasks should be.
+type world struct {
+	t     *testing.T
+	root  string
+	off   atomic.Bool // the power
+	shop  *shop
+	m     *task.Manager
+	tasks map[string]*expected // by id
+}
+
+type expected struct {
+	kind, name string
+	status     api.TaskStatus
+}
+
+func (w *world) disk() sys.Dir {
+	return sys.NewDir(w.root).WithFault(func(string, string) error {
+		if w.off.Load() {
+			return errors.New("the power is off")
+		}
+		return nil
+	})
+}
+
+func (w *world) running() (ids []string) {
+	for id, e := range w.tasks {
+		if e.status == api.TaskRunning {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// draw picks a task that runs.
+func (w *world) draw(rt *rapid.T) string {
+	ids := w.running()
+	if len(ids) == 0 {
+		rt.Skip()
+	}
+	return rapid.SampledFrom(ids).Draw(rt, "id")
+}
+
+func (w *world) start(rt *rapid.T) {
+	kind := rapid.SampledFrom([]string{"again", "once"}).Draw(rt, "kind")
+	name := rapid.SampledFrom([]string{"a", "b", "c"}).Draw(rt, "name")
+	busy := slices.ContainsFunc(w.running(), func(id string) bool { return w.tasks[id].name == name })
+	started, err := w.m.Start(kind, name, order{name, "stirring"})
+	if busy != is(err, api.Conflict) {
+		rt.Fatalf("Start of %s: %v; busy is %t", name, err, busy)
+	}
+	if err == nil {
+		w.tasks[started.ID] = &expected{kind, name, api.TaskRunning}
+	}
+}
+
+func (w *world) finish(rt *rapid.T) {
+	id := w.draw(rt)
+	w.shop.finish(w.tasks[id].name, nil)
+	w.ends(rt, id, api.TaskDone)
+}
+
+func (w *world) cancel(rt *rapid.T) {
+	id := w.draw(rt)
+	if err := w.m.Cancel(id); err != nil {
+		rt.Fatal(err)
+	}
+	w.ends(rt, id, api.TaskCancelled)
+}
+
+func (w *world) ends(rt *rapid.T, id string, status api.TaskStatus) {
+	if got, err := w.m.Wait(w.t.Context(), id); err != nil || got.Status != status {
+		rt.Fatalf("task %s ended as %+v, %v; want it %s", id, got, err, status)
+	}
+	w.tasks[id].status = status
+}
+
+func (w *world) restart(rt *rapid.T) {
+	w.off.Store(rapid.Bool().Draw(rt, "cut"))
+	if err := w.m.Close(w.t.Context()); err != nil {
+		rt.Fatal(err)
+	}
+	w.off.Store(false)
+	w.m = open(w.t, w.disk(), w.shop)
+	for _, id := range w.running() {
+		if w.tasks[id].kind == "once" {
+			w.tasks[id].status = api.TaskInterrupted
+		}
+	}
+}
+
+func (w *world) check(rt *rapid.T) {
+	list := w.m.List()
+	if want := len(w.running()) + min(50, len(w.tasks)-len(w.running())); len(list) != want {
+		rt.Fatalf("%d tasks, want %d", len(list), want)
+	}
+	for _, l := range list {
+		if e := w.tasks[l.ID]; e == nil || e.status != l.Status {
+			rt.Fatalf("task %+v, want %+v", l, e)
+		}
+	}
 }
 
 func is(err error, kind api.Kind) bool {
