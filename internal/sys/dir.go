@@ -5,6 +5,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"golang.org/x/sys/unix"
 )
 
 // A Dir is the machine's file tree, rooted at a directory of the calling
@@ -18,6 +20,7 @@ type Dir struct {
 	root  string
 	fault func(op, name string) error
 	put   func(name string, data []byte) (done bool, err error)
+	trace func(Step)
 }
 
 // NewDir returns the file tree below root.
@@ -72,12 +75,39 @@ func (d Dir) OpenDevice(name string) (*os.File, error) {
 	return os.OpenFile(d.Path(name), os.O_RDWR, 0)
 }
 
-// MkdirAll creates the directory name and its parents.
+// MkdirAll creates the directory name and its parents durably.
 func (d Dir) MkdirAll(name string, perm fs.FileMode) error {
 	if err := d.check("mkdir", name); err != nil {
 		return err
 	}
-	return os.MkdirAll(d.Path(name), perm)
+	return d.mkdirs(filepath.Clean("/"+name), perm)
+}
+
+// mkdirs makes a directory and flushes it into the one it is in: without that, a
+// cut takes what is written into it away too.
+func (d Dir) mkdirs(name string, perm fs.FileMode) error {
+	if fi, err := d.Stat(name); err == nil && fi.IsDir() {
+		return nil
+	}
+	if name == "/" {
+		return os.MkdirAll(d.Path(name), perm)
+	}
+	parent := filepath.Dir(name)
+	if err := d.mkdirs(parent, perm); err != nil {
+		return err
+	}
+	err := os.Mkdir(d.Path(name), perm)
+	if fi, statErr := d.Stat(name); errors.Is(err, fs.ErrExist) && statErr == nil && fi.IsDir() {
+		return nil // somebody else was faster
+	}
+	if err != nil {
+		return err
+	}
+	d.told(StepMkdir, name, "")
+	if err := d.SyncDir(parent); !errors.Is(err, unix.EINVAL) {
+		return err
+	}
+	return nil // fsync(2): a file system of the kernel's own has no disk
 }
 
 // Remove removes a file or an empty directory.
@@ -85,7 +115,11 @@ func (d Dir) Remove(name string) error {
 	if err := d.check("remove", name); err != nil {
 		return err
 	}
-	return os.Remove(d.Path(name))
+	if err := os.Remove(d.Path(name)); err != nil {
+		return err
+	}
+	d.told(StepRemove, name, "")
+	return nil
 }
 
 // RemoveAll removes name and what it contains.
@@ -93,7 +127,11 @@ func (d Dir) RemoveAll(name string) error {
 	if err := d.check("remove", name); err != nil {
 		return err
 	}
-	return os.RemoveAll(d.Path(name))
+	if err := os.RemoveAll(d.Path(name)); err != nil {
+		return err
+	}
+	d.told(StepRemove, name, "")
+	return nil
 }
 
 // Rename renames a file durably; an existing newname is replaced atomically.
@@ -101,9 +139,14 @@ func (d Dir) Rename(oldname, newname string) error {
 	if err := d.check("rename", newname); err != nil {
 		return err
 	}
+	return d.rename(oldname, newname)
+}
+
+func (d Dir) rename(oldname, newname string) error {
 	if err := os.Rename(d.Path(oldname), d.Path(newname)); err != nil {
 		return err
 	}
+	d.told(StepRename, oldname, newname)
 	return d.SyncDir(filepath.Dir(newname))
 }
 
@@ -119,10 +162,8 @@ func (d Dir) Symlink(target, name string) error {
 	if err := os.Symlink(target, tmp); err != nil {
 		return err
 	}
-	if err := os.Rename(tmp, d.Path(name)); err != nil {
-		return err
-	}
-	return d.SyncDir(filepath.Dir(name))
+	d.told(StepMake, name+".new", "")
+	return d.rename(name+".new", name)
 }
 
 // WriteFile replaces name atomically and durably: after a cut at any point the
@@ -163,7 +204,11 @@ func (d Dir) SyncDir(name string) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(f.Sync(), f.Close())
+	if err := errors.Join(f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	d.told(StepFlushDir, filepath.Clean("/"+name), "")
+	return nil
 }
 
 func (d Dir) check(op, name string) error {

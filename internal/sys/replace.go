@@ -21,7 +21,7 @@ func (d Dir) Create(name string, perm fs.FileMode) (*Replacement, error) {
 		return nil, err
 	}
 	p := d.Path(name)
-	if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
+	if err := d.mkdirs(filepath.Dir(filepath.Clean("/"+name)), 0o755); err != nil {
 		return nil, err
 	}
 	f, err := os.CreateTemp(filepath.Dir(p), "."+filepath.Base(p)+".*")
@@ -31,20 +31,25 @@ func (d Dir) Create(name string, perm fs.FileMode) (*Replacement, error) {
 	if err := f.Chmod(perm); err != nil {
 		return nil, errors.Join(err, f.Close(), os.Remove(f.Name()))
 	}
+	d.told(StepMake, d.seen(f.Name()), "")
 	return &Replacement{File: f, dir: d, name: name}, nil
 }
 
 // Commit flushes what was written and puts it in place.
 func (r *Replacement) Commit() error {
+	tmp := r.dir.seen(r.Name())
+	r.dir.told(StepWrite, tmp, "")
 	if err := r.Sync(); err != nil {
 		return errors.Join(err, r.Abort())
 	}
+	r.dir.told(StepFlush, tmp, "")
 	if err := r.Close(); err != nil {
 		return errors.Join(err, os.Remove(r.Name()))
 	}
 	if err := os.Rename(r.Name(), r.dir.Path(r.name)); err != nil {
 		return errors.Join(err, os.Remove(r.Name()))
 	}
+	r.dir.told(StepRename, tmp, filepath.Clean("/"+r.name))
 	return r.dir.SyncDir(filepath.Dir(r.name))
 }
 
