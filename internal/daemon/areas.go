@@ -7,6 +7,7 @@ import (
 
 	"github.com/incusos/incusos/api"
 	"github.com/incusos/incusos/internal/apps"
+	"github.com/incusos/incusos/internal/audit"
 	"github.com/incusos/incusos/internal/change"
 	"github.com/incusos/incusos/internal/console"
 	"github.com/incusos/incusos/internal/host"
@@ -36,6 +37,7 @@ func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Opti
 	wake := make(chan struct{}, 1)
 	gate := change.NewGate(func() { poke(wake) })
 	kernel := kernelResource(m, load[api.SystemKernelConfig](m.Files, "kernel"), gate)
+	log := audit.New(m.Files)
 	hosts := host.New(m, func() string { return fullName(networkDoc.get().DNS) })
 	seals := seal.New(m, func() bool { return securityDoc.get().RecoveryKeys })
 	stores := storage.New(m)
@@ -63,11 +65,12 @@ func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Opti
 			Actions: map[string]rest.Action{
 				"/1.0/system/security/:retrieved": acknowledge(securityDoc),
 			},
+			Audit: log,
 			Power: hosts,
 			Trial: func() *api.Trial { return trial(gate) },
 		},
 		Warnings: func() []string {
-			return slices.Concat(seed.warnings(), securityDoc.get().warnings(), applications.Warnings())
+			return slices.Concat(seed.warnings(), securityDoc.get().warnings(), applications.Warnings(), log.Warnings())
 		},
 	}
 }
