@@ -28,7 +28,7 @@ const layers = `
 	internal/store internal/change internal/task internal/audit
 	internal/host internal/network internal/storage internal/seal internal/update internal/apps internal/service internal/backup
 	internal/seed internal/install internal/rest internal/console
-	internal/daemon internal/early internal/provision internal/publish internal/media internal/vm internal/keys internal/image
+	internal/daemon internal/early internal/provision internal/publish internal/media internal/vm internal/keys internal/image internal/osctl
 	cmd/*
 	test/vm/incus
 	doc doc/* test/* bench bench/*

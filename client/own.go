@@ -60,7 +60,7 @@ func (c *Client) Metrics(ctx context.Context, w io.Writer) error {
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return err
+		return fmt.Errorf("asking for metrics: %w", err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -118,7 +119,11 @@ func (c *Client) send(ctx context.Context, r request) (*http.Response, error) {
 	if r.match != "" {
 		req.Header.Set("If-Match", r.match)
 	}
-	return c.http.Do(req)
+	resp, err := c.http.Do(req)
+	if e, ok := errors.AsType[*url.Error](err); ok {
+		err = fmt.Errorf("speaking to the machine: %w", e.Err) // the rest is an address that nobody wrote
+	}
+	return resp, err
 }
 
 // metadata takes what an answer is about out of its envelope. Not everything on

@@ -94,7 +94,7 @@ func builderFlags(cmd *cobra.Command, b *image.Builder) {
 	f := cmd.Flags()
 	f.StringVar(&b.Source, "source", ".", "root of the checkout")
 	f.StringVar(&b.Cache, "cache", cache, "directory that outlives checkouts")
-	f.StringVar(&b.Keys, "keys", filepath.Join(cache, "keys"), "directory of the keys made by `incusos keys init`")
+	f.StringVar(&b.Keys, "keys", filepath.Join(cache, "keys"), "directory of the keys made by incusos keys init")
 	f.StringVar(&b.Output, "output", filepath.Join(cache, "image"), "directory for the result")
 	f.StringVar(&b.Mirror, "mirror", "", "Debian mirror (default: the one this host uses)")
 	verbose := verboseFlag(cmd)

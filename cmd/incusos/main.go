@@ -2,7 +2,8 @@
 //
 // Each file holds one group of commands, made by a function that returns it;
 // what they do is in the packages below internal. Every error is printed once,
-// here, and begins with what the operator wanted: "cannot …".
+// here, and begins with what the operator wanted: "cannot …". The exit status is
+// 1 after an error, and 2 if the command itself is wrong.
 package main
 
 import (
@@ -17,6 +18,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/incusos/incusos/internal/osctl"
 )
 
 func main() {
@@ -34,7 +37,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetErr(stderr)
 	if err := root.ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(stderr, "incusos:", err)
-		return 1
+		return osctl.Code(err)
 	}
 	return 0
 }
@@ -45,6 +48,8 @@ func rootCommand() *cobra.Command {
 		mediaCommand(),
 		imageCommand(),
 		vmCommand(),
+		osCommand(),
+		referenceCommand(),
 	)
 	root.Long = root.Short + `
 
@@ -54,7 +59,7 @@ them, and put the image and a seed on a medium.`
 	root.SetVersionTemplate("incusos {{.Version}}\n")
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return fmt.Errorf("cannot understand the command: %w; see \"%s --help\"", err, c.CommandPath())
+		return osctl.Wrong(fmt.Errorf("cannot understand the command: %w; see \"%s --help\"", err, c.CommandPath()))
 	})
 	return root
 }
@@ -66,7 +71,7 @@ func group(use, short string, commands ...*cobra.Command) *cobra.Command {
 		Short: short,
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return fmt.Errorf("cannot run %q: %s has no such command; see \"%s --help\"", args[0], c.CommandPath(), c.CommandPath())
+				return osctl.Wrong(fmt.Errorf("cannot run %q: %s has no such command; see \"%s --help\"", args[0], c.CommandPath(), c.CommandPath()))
 			}
 			return nil
 		},
@@ -82,8 +87,18 @@ func operands(names ...string) cobra.PositionalArgs {
 		if len(args) == len(names) {
 			return nil
 		}
-		return fmt.Errorf("cannot understand the command: want %s, not %d arguments; see \"%s --help\"",
-			strings.Join(names, " and "), len(args), c.CommandPath())
+		return osctl.Wrong(fmt.Errorf("cannot understand the command: want %s, not %d arguments; see \"%s --help\"",
+			cmp.Or(strings.Join(names, " and "), "none"), len(args), c.CommandPath()))
+	}
+}
+
+// upTo demands one argument for each name; the last one may be left out.
+func upTo(names ...string) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if len(args) == len(names)-1 {
+			return nil
+		}
+		return operands(names...)(c, args)
 	}
 }
 

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/diskfs/go-diskfs"
 	"github.com/diskfs/go-diskfs/partition/gpt"
 	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/spf13/cobra"
 )
 
 func TestMain(m *testing.M) {
@@ -26,6 +28,37 @@ func TestScripts(t *testing.T) {
 			"image": func(ts *testscript.TestScript, _ bool, args []string) { ts.Check(makeImage(ts.MkAbs(args[0]))) },
 		},
 	})
+}
+
+func TestReferenceIsUpToDate(t *testing.T) {
+	got, err := os.ReadFile("../../doc/reference/cli.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(got) != reference(rootCommand()) {
+		t.Error("doc/reference/cli.md is not what the code says; run `go generate ./cmd/incusos`")
+	}
+}
+
+// A person should find out how a command is used without trying.
+func TestCommandsOfMachinesShowHowTheyAreUsed(t *testing.T) {
+	var look func(c *cobra.Command)
+	look = func(c *cobra.Command) {
+		for _, sub := range c.Commands() {
+			look(sub)
+		}
+		if !strings.HasSuffix(c.Short, ".") {
+			t.Errorf("%s says %q about itself; want a sentence", c.CommandPath(), c.Short)
+		}
+		if example := "incusos os "; !c.HasSubCommands() && !strings.Contains(c.Example, example) {
+			t.Errorf("%s has no example", c.CommandPath())
+		}
+	}
+	for _, c := range rootCommand().Commands() {
+		if c.Name() == "os" {
+			look(c)
+		}
+	}
 }
 
 func makeImage(file string) error {

@@ -94,3 +94,9 @@ func (t *terminal) close() {
 	_ = unix.IoctlSetTermios(int(t.file.Fd()), unix.TCSETS, &t.mode) //nolint:gosec // a file descriptor
 	_ = t.file.Close()
 }
+
+// IsTerminal reports whether f is a terminal, on which lines can be drawn over.
+func IsTerminal(f *os.File) bool {
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS) //nolint:gosec // a file descriptor
+	return err == nil
+}
