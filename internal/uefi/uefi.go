@@ -1,10 +1,11 @@
 // Package uefi reads and writes the formats of UEFI Secure Boot.
 //
 // Bytes come in and values go out, or the other way round; nothing here opens
-// a file or asks the machine. There are two formats so far, both little-endian:
+// a file or asks the machine. The formats are little-endian:
 //
 //	SignatureList  what PK, KEK, db and dbx hold
 //	SignedUpdate   a new value for one of them, as in an .auth file
+//	Event          what was measured into the TPM while the machine started
 //
 // Package keys makes trust roots with it on the build side, and package seal
 // reads and changes the variables of a running machine, for which package sys
