@@ -50,6 +50,15 @@ type Units interface {
 	// State returns the unit's active state: "active", "inactive",
 	// "activating", "failed" and so on (org.freedesktop.systemd1, ActiveState).
 	State(ctx context.Context, unit string) (string, error)
+	// List returns the units that are loaded, by name.
+	List(ctx context.Context) ([]Unit, error)
+}
+
+// A Unit is what the service manager says of one.
+type Unit struct {
+	Name   string
+	Active string // as Units.State has it
+	Sub    string // what that means for its type, such as "running" or "mounted"
 }
 
 // Mounter mounts file systems and measures them. Targets are absolute names as

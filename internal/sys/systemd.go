@@ -3,6 +3,7 @@ package sys
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 
@@ -102,4 +103,21 @@ func (s *systemd) State(ctx context.Context, unit string) (string, error) {
 	}
 	state, _ := p.Value.Value().(string)
 	return state, nil
+}
+
+func (s *systemd) List(ctx context.Context) ([]Unit, error) {
+	conn, err := s.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	statuses, err := conn.ListUnitsContext(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("listing units: %w", err)
+	}
+	units := make([]Unit, 0, len(statuses))
+	for _, u := range statuses {
+		units = append(units, Unit{u.Name, u.ActiveState, u.SubState})
+	}
+	slices.SortFunc(units, func(a, b Unit) int { return strings.Compare(a.Name, b.Name) })
+	return units, nil
 }

@@ -110,10 +110,12 @@ func Populate(root string, m Machine) error {
 	t.write("/proc/uptime", "60.00 100.00\n")
 	t.keep("/etc/machine-id", "0123456789abcdef0123456789abcdef\n")
 	t.mkdir("/run")
+	t.running()
 	t.firmware(m.SecureBoot)
 	if m.TPM {
 		t.write("/sys/class/tpm/tpm0/tpm_version_major", "2\n")
 		t.write("/dev/tpmrm0", "")
+		t.tpm()
 	}
 	for _, d := range m.Drives {
 		t.drive(d)

@@ -10,6 +10,7 @@ package systest
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -213,6 +214,17 @@ func (u *Units) State(_ context.Context, unit string) (string, error) {
 		return s, nil
 	}
 	return "inactive", nil
+}
+
+// List implements sys.Units: those whose state was ever set.
+func (u *Units) List(context.Context) ([]sys.Unit, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	units := []sys.Unit{}
+	for _, name := range slices.Sorted(maps.Keys(u.states)) {
+		units = append(units, sys.Unit{Name: name, Active: u.states[name], Sub: u.states[name]})
+	}
+	return units, nil
 }
 
 // Mounts is a sys.Mounter that only keeps a table.
