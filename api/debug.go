@@ -27,7 +27,7 @@ type DebugReport struct {
 
 // A ReportMetric is one figure of a report.
 type ReportMetric struct {
-	Name   string         `json:"name"`             // such as "memory.total"
+	Name   string         `json:"name"`             // such as "incusos_memory_total_bytes"
 	Object string         `json:"object,omitempty"` // what it is about, such as the name of a pool
 	Fields map[string]any `json:"fields,omitempty"` // more about the object
 	Value  any            `json:"value"`
@@ -52,6 +52,11 @@ type SecureBootEventLog struct {
 	EventLog []SecureBootEvent `json:"event_log"`
 	PCR4     string            `json:"pcr4"` // hexadecimal SHA-256
 	PCR7     string            `json:"pcr7"` // hexadecimal SHA-256
+
+	// MatchesTPM says that the events lead to what the TPM holds in PCR 4 and
+	// 7, so that the list is whole and nobody has changed it. Ours: upstream
+	// has no such field.
+	MatchesTPM bool `json:"matches_tpm"`
 }
 
 // A SecureBootEvent is one measurement (TCG PC Client Platform Firmware Profile,
