@@ -39,6 +39,8 @@ Flags:
   --pretend       act on a pretend machine instead of this one; needs --root
   --machine FILE  what the pretend machine consists of, in JSON
   --socket PATH   serve the API there instead of /run/incus-os/unix.socket
+  --metrics ADDR  serve figures for Prometheus at this TCP address instead of
+                  127.0.0.1:9100; a pretend machine serves none without it
 `
 
 func main() {
@@ -56,8 +58,8 @@ func main() {
 
 // options are the flags.
 type options struct {
-	root, machine, socket string
-	pretend               bool
+	root, machine, socket, metrics string
+	pretend                        bool
 }
 
 func run(ctx context.Context, args []string, stdout io.Writer) error {
@@ -67,6 +69,7 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	flags.StringVar(&o.root, "root", "", "")
 	flags.StringVar(&o.machine, "machine", "", "")
 	flags.StringVar(&o.socket, "socket", "", "")
+	flags.StringVar(&o.metrics, "metrics", "", "")
 	flags.BoolVar(&o.pretend, "pretend", false, "")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -91,7 +94,10 @@ func serve(ctx context.Context, o options, stdout io.Writer) error {
 	screen := console.New(host.Files, screens...)
 	defer screen.Close()
 	parts := daemon.Wire(host, screen, func() (daemon.First, error) { return first(host) })
-	parts.Socket = o.socket
+	parts.Socket, parts.Metrics = o.socket, o.metrics
+	if parts.Metrics == "" && !o.pretend {
+		parts.Metrics = daemon.MetricsAddress
+	}
 	parts.Install = func(ctx context.Context, screen *console.Console) error { return provision.Install(ctx, host, screen) }
 	return daemon.New(parts).Run(ctx)
 }
@@ -162,6 +168,7 @@ func pretend(o options) (sys.Host, error) {
 	systest.NewZFS(rig)
 	systest.NewSysext(rig)
 	systest.NewIncus(rig)
+	systest.NewJournal(rig)
 	if err := systest.SeedIncus(rig.Host.Files); err != nil {
 		return sys.Host{}, fmt.Errorf("pretending: %w", err)
 	}

@@ -7,6 +7,8 @@
 //	status.go  what the console shows
 //	serve.go   the unix socket
 //	early.go   what the early boot left in /run
+//	debug.go   what whoever searches for a fault gets to see
+//	figures.go  figures for Incus and Prometheus
 //
 // The local API is served before anything is reconciled: it never waits for the
 // network, and incusd asks it while it starts. Nothing here knows a feature.
@@ -44,6 +46,7 @@ type Options struct {
 	Areas    []Area           // brought up in this order
 	Machine  rest.Machine     // what the API answers from
 	Warnings func() []string  // what needs attention although it works
+	Metrics  string           // TCP address to serve figures at; "" is nowhere
 	Wake     chan struct{}    // sent to when all areas should be reconciled soon; nil: a new one
 
 	// Install puts the system on a disk. It runs instead of everything else
@@ -56,6 +59,7 @@ type Daemon struct {
 	Options
 	identify func(context.Context) (api.Environment, error)
 	loop     *loop
+	figures  *figureServer // nil: none
 	early    early
 	ready    atomic.Bool // every area was brought up once
 	began    time.Time
@@ -69,6 +73,12 @@ func New(o Options) *Daemon {
 	d := &Daemon{Options: o, identify: o.Machine.Environment, began: time.Now()}
 	d.loop = newLoop(o.Areas, o.Wake, d.show)
 	d.Machine.Environment = d.environment
+	figures := d.newFigures()
+	d.Machine.Debug = d.newLook(figures)
+	if o.Metrics != "" {
+		d.figures = &figureServer{address: o.Metrics, figures: figures}
+		d.loop.add(d.figures)
+	}
 	return d
 }
 
@@ -110,6 +120,9 @@ func (d *Daemon) run(ctx context.Context) error {
 
 	notify(sdnotify.SdNotifyStopping)
 	stop(srv)
+	if d.figures != nil {
+		d.figures.stop()
+	}
 	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
 		return cause
 	}

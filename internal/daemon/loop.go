@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"log/slog"
+	"sync"
 	"time"
 )
 
@@ -19,7 +20,7 @@ const (
 // A loop reconciles areas in their order: all of them when asked to, and each
 // when its time has come.
 type loop struct {
-	states []*state
+	states []*state // not added to once the loop runs
 	show   func(ctx context.Context, doing string)
 	wake   chan struct{}
 }
@@ -27,6 +28,7 @@ type loop struct {
 // A state is how an area fared.
 type state struct {
 	area  Area
+	mu    sync.Mutex    // guards err and since, which others read
 	err   error         // why it is degraded; nil if it is not
 	since time.Time     // when it became so
 	wait  time.Duration // how long the last wait was after a failure
@@ -41,9 +43,38 @@ func newLoop(areas []Area, wake chan struct{}, show func(ctx context.Context, do
 	}
 	l := &loop{show: show, wake: wake}
 	for _, a := range areas {
-		l.states = append(l.states, &state{area: a})
+		l.add(a)
 	}
 	return l
+}
+
+// add appends an area, before the loop runs.
+func (l *loop) add(a Area) { l.states = append(l.states, &state{area: a}) }
+
+// A fare is how an area does, for those who are not the loop.
+type fare struct {
+	Area  string     `json:"area"`
+	Since *time.Time `json:"degraded_since,omitempty"` // nil: it is as it should be
+	Why   string     `json:"why,omitempty"`
+}
+
+// fares returns how the areas do. It may be called at any time.
+func (l *loop) fares() []fare {
+	var out []fare
+	for _, s := range l.states {
+		out = append(out, s.fare())
+	}
+	return out
+}
+
+func (s *state) fare() fare {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err == nil {
+		return fare{Area: s.area.Name()}
+	}
+	since := s.since
+	return fare{s.area.Name(), &since, s.err.Error()}
 }
 
 // poke asks for something that one request more does not change.
@@ -116,6 +147,8 @@ func (s *state) reconcile(ctx context.Context) {
 
 // note keeps how the area fared at a time, and says so if that is new.
 func (s *state) note(ctx context.Context, err error, now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if err == nil {
 		if s.err != nil {
 			slog.InfoContext(ctx, "Area recovered", "area", s.area.Name(), "after", now.Sub(s.since).Round(time.Second))

@@ -40,6 +40,9 @@ func (d *Daemon) show(ctx context.Context, doing string) {
 	if d.Warnings != nil {
 		s.Warnings = append(s.Warnings, d.Warnings()...)
 	}
+	if d.figures != nil {
+		s.Warnings = append(s.Warnings, d.figures.warnings()...)
+	}
 	d.Console.Show(s)
 }
 

@@ -45,9 +45,9 @@ func read(t *testing.T, name string) []byte {
 }
 
 func TestSignedScriptsRun(t *testing.T) {
+	d, _ := shell(t, nil)
 	for _, name := range []string{"detached.eml", "detached-text.eml", "opaque.eml", "opaque-text.eml", "cms.eml"} {
 		t.Run(name, func(t *testing.T) {
-			d, _ := shell(t, nil)
 			message := read(t, name)
 			unix := bytes.ReplaceAll(message, []byte("\r\n"), []byte("\n"))
 			for _, m := range [][]byte{message, unix, bytes.ReplaceAll(unix, []byte("\n"), []byte("\r\n"))} {
@@ -78,9 +78,9 @@ func TestOtherScriptsDoNot(t *testing.T) {
 		"no signature in it":  {"Content-Type: application/pkcs7-mime\n\nAAAA\n", "no PKCS #7"},
 		"a signature of none": {"Content-Type: application/pkcs7-mime\n\n!\n", "not in base64"},
 	}
+	d, rig := shell(t, nil)
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			d, rig := shell(t, nil)
 			_, err := d.Script(t.Context(), []byte(tt.message))
 			e, ok := errors.AsType[*api.Error](err)
 			if !ok || e.Kind != api.Forbidden || !strings.Contains(e.Text, tt.want) {

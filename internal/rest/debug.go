@@ -1,6 +1,7 @@
 package rest
 
 import (
+	"io"
 	"net/http"
 	"strconv"
 
@@ -19,6 +20,7 @@ func (m Machine) debugRoutes() []Route {
 			do: func(r *http.Request) (any, error) { return d.Report(r.Context(), r.URL.Query()["match"]) }},
 		{Method: "GET", Path: dir + "/bundle", About: "Everything that helps to find a fault, as an archive: documents without secrets, log, plans and units.", Stream: gzip,
 			do: func(r *http.Request) (any, error) { return d.Bundle(r.Context()) }},
+		{Method: "POST", Path: dir + "/:run-script", About: "Run a script, an S/MIME message that the support key signed. The answer is what it printed.", Answer: typeOf[string](), Upload: octets, do: func(r *http.Request) (any, error) { return runScript(d, r) }},
 		{Method: "GET", Path: dir + "/secureboot/event-log", About: "What was measured while the machine started.", Answer: typeOf[api.SecureBootEventLog](), do: func(r *http.Request) (any, error) { return d.EventLog(r.Context()) }},
 	}
 	if d == nil {
@@ -30,9 +32,16 @@ func (m Machine) debugRoutes() []Route {
 		{Method: "GET", Path: dir, About: "What can be looked at: a list of paths.", Answer: typeOf[[]string](), do: links(dir+"/kernel", dir+"/log", dir+"/processes", dir+"/report", dir+"/bundle", dir+"/:run-script", dir+"/secureboot")},
 		{Method: "GET", Path: dir + "/secureboot", About: "What there is about Secure Boot: a list of paths.", Answer: typeOf[[]string](), do: links(dir + "/secureboot/event-log")},
 		{Method: "POST", Path: dir + "/secureboot/:update", About: "Apply signed updates of the Secure Boot databases.", Upload: octets, do: m.action(dir + "/secureboot/:update")},
-		{Method: "POST", Path: dir + "/:run-script", About: "Run a script that the support key signed.", Upload: octets, do: m.action(dir + "/:run-script")},
 	}
 	return append(lists, routes...)
+}
+
+func runScript(d Debug, r *http.Request) (any, error) {
+	message, err := io.ReadAll(r.Body)
+	if err != nil {
+		return nil, err
+	}
+	return d.Script(r.Context(), message)
 }
 
 var logQueries = []Query{

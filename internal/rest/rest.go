@@ -115,6 +115,7 @@ type Debug interface {
 	Report(ctx context.Context, match []string) (api.DebugReport, error)
 	EventLog(context.Context) (api.SecureBootEventLog, error)
 	Bundle(context.Context) (Stream, error)
+	Script(ctx context.Context, message []byte) (output string, err error) // signed
 }
 
 // Power turns the machine off and on. Each asks for it and does not wait.

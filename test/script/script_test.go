@@ -5,6 +5,9 @@
 //
 //	ready                      wait until the daemon at $OS_SOCKET has brought everything up
 //	ask METHOD PATH [HEADER]   send it a request; print status, Allow, Content-Type and body
+//
+// PATH may be a whole URL, of what is not on the socket. $METRICS is a TCP address
+// that nobody uses.
 package script_test
 
 import (
@@ -39,7 +42,12 @@ func TestScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("PATH", bin+string(filepath.ListSeparator)+e.Getenv("PATH"))
 			e.Setenv("OS_SOCKET", filepath.Join(e.WorkDir, "s"))
-			return nil
+			free, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				return err
+			}
+			e.Setenv("METRICS", free.Addr().String())
+			return free.Close()
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"ready": ready, "ask": ask},
 	})
@@ -68,14 +76,21 @@ func ask(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 || len(args) > 3 {
 		ts.Fatalf("usage: ask METHOD PATH [HEADER]")
 	}
-	req, err := http.NewRequestWithContext(context.Background(), args[0], "http://incus-os"+args[1], nil)
+	url, socket := "http://incus-os"+args[1], true
+	if strings.HasPrefix(args[1], "http://") {
+		url, socket = args[1], false
+	}
+	req, err := http.NewRequestWithContext(context.Background(), args[0], url, nil)
 	ts.Check(err)
 	if len(args) == 3 {
 		name, value, _ := strings.Cut(args[2], ": ")
 		req.Header.Set(name, value)
 	}
-	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", ts.Getenv("OS_SOCKET"))
+	dial := func(ctx context.Context, network, address string) (net.Conn, error) {
+		if socket {
+			network, address = "unix", ts.Getenv("OS_SOCKET")
+		}
+		return (&net.Dialer{}).DialContext(ctx, network, address)
 	}
 	c := &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}, Timeout: patience}
 	resp, err := c.Do(req)
