@@ -44,6 +44,14 @@ type TableEntry struct {
 
 // AddDiskTools gives rig the models and puts them behind its Host.
 func AddDiskTools(rig *Rig) *DiskTools {
+	d := AddTables(rig)
+	rig.Programs.Model("mkfs.vfat", d.mkfs)
+	rig.Host.Mounts = d
+	return d
+}
+
+// AddTables gives rig the model of sfdisk alone.
+func AddTables(rig *Rig) *DiskTools {
 	d := &DiskTools{
 		files:  rig.Host.Files,
 		tables: make(map[string][]TableEntry),
@@ -51,8 +59,6 @@ func AddDiskTools(rig *Rig) *DiskTools {
 		mounts: make(map[string]string),
 	}
 	rig.Programs.Model("sfdisk", d.sfdisk)
-	rig.Programs.Model("mkfs.vfat", d.mkfs)
-	rig.Host.Mounts = d
 	return d
 }
 
@@ -135,7 +141,8 @@ func (d *DiskTools) Mounted() int {
 	return len(d.mounts)
 }
 
-// sfdisk knows three forms: `--json DISK`, `--part-label DISK N LABEL` and
+// sfdisk knows four forms: `--json DISK`, `--part-label DISK N LABEL`,
+// `[options] --delete DISK N...`, which takes partitions off the end, and
 // `[options] DISK` with a script for a new table on its standard input.
 func (d *DiskTools) sfdisk(_ context.Context, c sys.Cmd) (out []byte, err error) {
 	d.mu.Lock()
@@ -143,6 +150,8 @@ func (d *DiskTools) sfdisk(_ context.Context, c sys.Cmd) (out []byte, err error)
 	switch i := slices.Index(c.Args, "--part-label"); {
 	case i >= 0 && len(c.Args) == i+4:
 		err = d.label(c.Args[i+1], c.Args[i+2], c.Args[i+3])
+	case slices.Contains(c.Args, "--delete"):
+		err = d.delete(c.Args[slices.Index(c.Args, "--delete")+1:])
 	case slices.Contains(c.Args, "--json"):
 		return d.json(c.Args[len(c.Args)-1])
 	default:
@@ -218,6 +227,19 @@ func (d *DiskTools) label(disk, number, label string) error {
 	}
 	table[n-1].Name = label
 	return d.show(path.Base(disk), table)
+}
+
+// delete takes all partitions away or none. What --no-tell-kernel leaves for the
+// next boot shows at once.
+func (d *DiskTools) delete(args []string) error {
+	table := d.table(path.Base(args[0]))
+	for _, number := range slices.Backward(args[1:]) {
+		if n, err := strconv.Atoi(number); err != nil || n != len(table) {
+			return fmt.Errorf("%s: partition %s: failed to delete", args[0], number)
+		}
+		table = table[:len(table)-1]
+	}
+	return d.show(path.Base(args[0]), table)
 }
 
 func (d *DiskTools) script(disk string, script io.Reader) error {

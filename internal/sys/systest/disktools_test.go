@@ -19,6 +19,8 @@ size=32768KiB, type=C12A7328-F81F-11D2-BA4B-00A0C93EC93B, name="first"
 size=16KiB, type=E7BB33FB-06CF-4E81-8273-E543B413E2E2, name="IncusOS_1_verity_sig", uuid=AAAAAAAA-0000-0000-0000-000000000001
 size=1MiB, type=77FF5F63-E7B6-4633-ACF4-1565B864C0E6, name="_empty", attrs="GUID:60,63"
 size=1GiB, type=8484680C-9521-48C6-9C11-B0720656F69E, name="_empty"
+size=64MiB, type=0FC63DAF-8483-4772-8E79-3D69D8477DE4, name="root"
+size=1GiB, type=0FC63DAF-8483-4772-8E79-3D69D8477DE4, name="local-data"
 `
 
 // TestModelAgreesWithSfdisk runs the same commands by the model and, where it is
@@ -52,17 +54,21 @@ func TestModelAgreesWithSfdisk(t *testing.T) {
 	}
 }
 
-// partitions makes the table on a disk, renames its first partition, and
-// returns what is there then; ids that were not asked for differ each time.
+// partitions makes the table on a disk, renames its first partition, removes the
+// last two, and returns what is there then; ids that were not asked for differ each time.
 func partitions(t *testing.T, r sys.Runner, disk string) []systest.TableEntry {
 	t.Helper()
 	c := sys.Command("sfdisk", "--quiet", "--wipe", "always", "--wipe-partitions", "always", disk)
 	c.Stdin = strings.NewReader(table)
 	_, err := r.Run(t.Context(), c)
 	_, err2 := r.Run(t.Context(), sys.Command("sfdisk", "--quiet", "--part-label", disk, "1", "esp"))
-	out, err3 := r.Run(t.Context(), sys.Command("sfdisk", "--json", disk))
-	if err := cmp.Or(err, err2, err3); err != nil {
+	_, err3 := r.Run(t.Context(), sys.Command("sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", "--delete", disk, "5", "6"))
+	out, err4 := r.Run(t.Context(), sys.Command("sfdisk", "--json", disk))
+	if err := cmp.Or(err, err2, err3, err4); err != nil {
 		t.Fatal(err)
+	}
+	if _, err := r.Run(t.Context(), sys.Command("sfdisk", "--quiet", "--delete", disk, "5")); err == nil {
+		t.Errorf("sfdisk deleted a partition of %s that is not there", disk)
 	}
 	var doc struct {
 		Table struct{ Partitions []systest.TableEntry } `json:"partitiontable"`

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 
@@ -266,6 +267,9 @@ func (z *ZFS) zfs(_ context.Context, c sys.Cmd) ([]byte, error) {
 	case "list":
 		return z.listDatasets()
 	case "load-key":
+		if i := slices.Index(c.Args, "-L"); i > 0 && slices.Contains(c.Args, "-n") {
+			return nil, z.tryKey(c.Args[len(c.Args)-1], strings.TrimPrefix(c.Args[i+1], "file://"))
+		}
 		return nil, z.loadKey(c.Args[1])
 	}
 	return nil, &sys.ExecError{Name: "zfs", Code: 2, Stderr: "unrecognized command '" + c.Args[0] + "'"}
@@ -274,16 +278,28 @@ func (z *ZFS) zfs(_ context.Context, c sys.Cmd) ([]byte, error) {
 func (z *ZFS) loadKey(name string) error {
 	p := z.imported[name]
 	if p == nil {
+		return z.tryKey(name, "")
+	}
+	if err := z.tryKey(name, p.Location); err != nil {
+		return err
+	}
+	p.unlocked = true
+	return nil
+}
+
+// tryKey models `load-key -n -L`: it says whether a key is the pool's.
+func (z *ZFS) tryKey(name, location string) error {
+	p := z.imported[name]
+	if p == nil {
 		return &sys.ExecError{Name: "zfs", Code: 1, Stderr: fmt.Sprintf("cannot open '%s': dataset does not exist", name)}
 	}
-	digest, err := z.digest(p.Location)
+	digest, err := z.digest(location)
 	if err != nil {
 		return err
 	}
 	if digest != p.Digest {
 		return &sys.ExecError{Name: "zfs", Code: 255, Stderr: fmt.Sprintf("Key load error: Incorrect key provided for '%s'.", name)}
 	}
-	p.unlocked = true
 	return nil
 }
 
