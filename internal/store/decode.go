@@ -7,6 +7,15 @@ import (
 	"fmt"
 )
 
+// Parse returns the configuration in the content of a document's file, or why
+// Open would not take it.
+func Parse[T any](content []byte) (T, error) {
+	var env envelope[T]
+	var whole map[string]any
+	err := decode(content, &env, &whole)
+	return env.Config, err
+}
+
 // decode reads a file into env, and once more without types into whole.
 func decode[T any](data []byte, env *envelope[T], whole *map[string]any) error {
 	if len(bytes.TrimSpace(data)) == 0 {
