@@ -55,6 +55,11 @@ func (c *collection) entry(h *tar.Header, r io.Reader) (image Application, ok bo
 	if h.Typeflag == tar.TypeDir {
 		return Application{}, false, nil
 	}
+	if file == renewed {
+		clear(c.sections)
+		c.total = 0
+		return Application{}, false, nil
+	}
 	if name, ok, err := sectionFile(file); ok || err != nil {
 		if err == nil && h.Typeflag != tar.TypeReg {
 			err = fmt.Errorf("%s: is no regular file", file)

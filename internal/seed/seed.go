@@ -8,6 +8,7 @@
 //
 //	source.go   finds the two and reads them          (touches the machine)
 //	archive.go  takes the archive apart, and writes one for an installed disk
+//	renew.go    adds other sections to that of an installed disk
 //	decode.go   turns a section into an api document   (pure, strict)
 //
 // A seed is read and never applied here: package install beside this one, the
@@ -29,7 +30,8 @@ import (
 // A Seed is everything a machine was given.
 type Seed struct {
 	files    sys.Dir
-	device   string // of the archive; "" without one
+	device   string // of the archive; "" without a partition for one
+	end      int64  // where the archive ends, bytes from its start; -1 if nothing may be added to it
 	sections map[string]section
 	images   []Application
 }

@@ -51,7 +51,8 @@ func (s *Seed) openBuiltIn() error {
 // readArchive takes the sections and images from an archive. A partition that
 // was never written to, all zeros, is no archive and no mistake.
 func (s *Seed) readArchive(device string, r io.ReadSeeker) error {
-	head := make([]byte, 512)
+	s.device = device
+	head := make([]byte, block)
 	switch _, err := io.ReadFull(r, head); {
 	case errors.Is(err, io.EOF):
 		return nil
@@ -68,7 +69,10 @@ func (s *Seed) readArchive(device string, r io.ReadSeeker) error {
 	if err != nil {
 		return err
 	}
-	s.device, s.images = device, images
+	if s.end, err = endOf(r); err != nil {
+		s.end = -1 // it can be read all the same, and nothing be added
+	}
+	s.images = images
 	maps.Copy(s.sections, sections)
 	return nil
 }
