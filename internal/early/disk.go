@@ -9,6 +9,7 @@ import (
 	"path"
 	"time"
 
+	"github.com/incusos/incusos/internal/backup"
 	"github.com/incusos/incusos/internal/sys"
 )
 
@@ -59,27 +60,40 @@ func rootPartition(ctx context.Context, host sys.Host, screen Console, disk sys.
 	if err != nil {
 		return sys.Partition{}, fmt.Errorf("partitioning %s: %w", disk.Path, err)
 	}
-	return madePartition(ctx, host.Files, out)
+	root, err := madePartition(ctx, host.Files, out, rootLabel)
+	if err != nil || hasLocal {
+		return root, err
+	}
+	// Where a factory reset took a partition away there may be labels of the pool
+	// that was there, without the signatures that systemd-repart erases.
+	local, err := madePartition(ctx, host.Files, out, localLabel)
+	if err != nil {
+		return sys.Partition{}, err
+	}
+	if err := backup.EraseLabels(host.Files, local.Path); err != nil {
+		return sys.Partition{}, fmt.Errorf("erasing what was in the new partition %s: %w", local.Path, err)
+	}
+	return root, nil
 }
 
-// madePartition finds the root partition in what systemd-repart printed, a JSON
+// madePartition finds a partition in what systemd-repart printed, a JSON
 // list of partitions with label and node, and waits for its device. The kernel
 // does not know the labels of partitions that were added to a disk in use.
-func madePartition(ctx context.Context, files sys.Dir, printed []byte) (sys.Partition, error) {
+func madePartition(ctx context.Context, files sys.Dir, printed []byte, label string) (sys.Partition, error) {
 	var made []struct{ Label, Node string }
 	if err := json.Unmarshal(printed, &made); err != nil {
 		return sys.Partition{}, fmt.Errorf("reading what systemd-repart printed: %w", err)
 	}
 	for _, p := range made {
-		if p.Label != rootLabel {
+		if p.Label != label {
 			continue
 		}
 		ctx, cancel := context.WithTimeout(ctx, diskTimeout)
 		defer cancel()
 		if err := sys.WaitFor(ctx, files, p.Node); err != nil {
-			return sys.Partition{}, fmt.Errorf("waiting for the new root partition: %w", err)
+			return sys.Partition{}, fmt.Errorf("waiting for the new partition %s: %w", label, err)
 		}
 		return sys.Partition{Name: path.Base(p.Node), Path: p.Node, Label: p.Label}, nil
 	}
-	return sys.Partition{}, fmt.Errorf("systemd-repart made no partition labelled %q", rootLabel)
+	return sys.Partition{}, fmt.Errorf("systemd-repart made no partition labelled %q", label)
 }

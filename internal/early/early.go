@@ -86,13 +86,16 @@ func Run(ctx context.Context, host sys.Host, screen Console) error {
 	return save(host.Files, res)
 }
 
+// installedPartitions is how many partitions a disk has from the moment it is
+// installed: ESP, seed and two slots of three.
+const installedPartitions = 8
+
 // isMedium tells an install medium from an installed disk: the medium has
-// neither a second slot nor a root partition, a disk has at least the former
-// from the moment it is installed.
+// neither a second slot nor a root partition. A disk has the former even when a
+// factory reset took the latter away, and by then an update may have filled it.
 func isMedium(d sys.Disk) bool {
 	_, root := d.Partition(rootLabel)
-	_, slot := d.Partition("_empty")
-	return !root && !slot
+	return !root && len(d.Partitions) < installedPartitions
 }
 
 // mountRoot unlocks the root partition, making it first if this is the first

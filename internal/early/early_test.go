@@ -83,10 +83,16 @@ func newBench(t *testing.T, size uint64, labels ...string) *bench {
 	return b
 }
 
+// left is what somebody wrote where a new partition comes to lie.
+var left = strings.Repeat("old", 1<<20)
+
 // repart adds what is missing to /dev/vda. As on a disk in use, sysfs does not
 // learn of the new labels; the device comes a little later than the end.
 func (b *bench) repart(context.Context, sys.Cmd) ([]byte, error) {
-	go func() { _ = b.Host.Files.WriteFile("/dev/vda9", nil, 0o600) }()
+	go func() {
+		_ = b.Host.Files.WriteFile("/dev/vda9", nil, 0o600)
+		_ = b.Host.Files.WriteFile("/dev/vda10", []byte(left), 0o600)
+	}()
 	return []byte(`[{"type":"esp","label":"esp","node":"/dev/vda1"},{"type":"root-x86-64","label":"root","node":"/dev/vda9"},` +
 		`{"type":"linux-generic","label":"local-data","node":"/dev/vda10"}]`), nil
 }
@@ -136,6 +142,7 @@ func TestIsMedium(t *testing.T) {
 		"a disk that was just installed":    {installed(), false},
 		"a disk that was started once":      {complete(), false},
 		"a disk whose slots are both taken": {append(medium(), "sig2", "verity2", "usr2", "root", "local-data"), false},
+		"such a disk after a factory reset": {append(medium(), "sig2", "verity2", "usr2"), false},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -205,6 +212,11 @@ func TestFirstBootMakesPartitions(t *testing.T) {
 			}
 			if got := b.Mounts.Table(); got[0] != onDisk {
 				t.Errorf("mounts %q, want the new root", got)
+			}
+			content, err := b.Host.Files.ReadFile("/dev/vda10")
+			ends := string(content[:1<<19]) + string(content[len(content)-1<<19:])
+			if err != nil || len(content) != len(left) || strings.Trim(ends, "\x00") != "" || content[1<<19] == 0 {
+				t.Errorf("the new partition for data has %d bytes, %v; want %d without old labels", len(content), err, len(left))
 			}
 		})
 	}
