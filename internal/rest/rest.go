@@ -125,7 +125,8 @@ type Power interface {
 	Suspend(context.Context) error
 }
 
-// Backup keeps the machine's own configuration.
+// Backup keeps the machine's own configuration. What Restore and FactoryReset do
+// counts from the next start on, which follows the answer.
 type Backup interface {
 	Backup(context.Context) (Stream, error)
 	Restore(ctx context.Context, archive io.Reader, skip []string) error

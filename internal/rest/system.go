@@ -78,6 +78,19 @@ func (m Machine) power(act func(Power, context.Context) error) endpoint {
 	}
 }
 
+// thenRestart does something that counts from the next start on, and restarts
+// the machine once that was answered.
+func (m Machine) thenRestart(do func(*http.Request) error) endpoint {
+	restart := m.power(Power.Reboot)
+	return func(r *http.Request) (any, error) {
+		after, err := restart(r)
+		if err != nil {
+			return nil, err
+		}
+		return after, do(r)
+	}
+}
+
 func (m Machine) backupRoutes(dir string) []Route {
 	b := m.Backup
 	routes := []Route{
@@ -85,15 +98,15 @@ func (m Machine) backupRoutes(dir string) []Route {
 			do: func(r *http.Request) (any, error) { return b.Backup(r.Context()) }},
 		{Method: "POST", Path: dir + "/:restore", About: "Put back what `:backup` gave, and restart.", Upload: gzip,
 			Query: []Query{{"skip", "What to leave as it is, with commas between: `encryption-recovery-keys`, `local-data-encryption-key`, `network-macs`."}},
-			do:    func(r *http.Request) (any, error) { return nil, b.Restore(detached(r), r.Body, list(r, "skip")) }},
+			do:    m.thenRestart(func(r *http.Request) error { return b.Restore(detached(r), r.Body, list(r, "skip")) })},
 		{Method: "POST", Path: dir + "/:factory-reset", About: "Make the machine as it was first installed, and restart. Everything on its system drive is lost.", Body: typeOf[api.SystemReset](),
-			do: func(r *http.Request) (any, error) {
+			do: m.thenRestart(func(r *http.Request) error {
 				var reset api.SystemReset
 				if err := decodeOptional(r, &reset); err != nil {
-					return nil, err
+					return err
 				}
-				return nil, b.FactoryReset(detached(r), reset)
-			}},
+				return b.FactoryReset(detached(r), reset)
+			})},
 	}
 	if b == nil {
 		for i := range routes {
