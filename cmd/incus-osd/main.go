@@ -166,6 +166,7 @@ func pretend(o options) (sys.Host, error) {
 		return sys.Host{}, err
 	}
 	systest.NewZFS(rig)
+	systest.AddTables(rig)
 	systest.NewSysext(rig)
 	systest.NewIncus(rig)
 	systest.NewJournal(rig)

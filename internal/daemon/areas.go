@@ -23,6 +23,7 @@ import (
 // the areas that bring the machine to them. First reads the seed; it is called
 // only while there is something to take from it.
 func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Options {
+	restore := finishRestore(m) // before anything is loaded
 	networkDoc := load[api.NetworkConfig](m.Files, "network")
 	securityDoc := load[acknowledged](m.Files, "security")
 	storageDoc := load[api.SystemStorageConfig](m.Files, "storage")
@@ -52,10 +53,11 @@ func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Opti
 		Wake:    wake,
 		// The network comes before the pools: addresses arrive while those open.
 		Areas: []Area{
-			seedArea{seedErr}, hosts, kernel, securityDoc.guard(seals), networkDoc.guard(networks),
+			restore, seedArea{seedErr}, hosts, kernel, securityDoc.guard(seals), networkDoc.guard(networks),
 			storageDoc.guard(stores), appsDoc.guard(applications),
 		},
 		Machine: rest.Machine{
+			Backup:       archives(m),
 			Environment:  hosts.Environment,
 			Kernel:       kernel,
 			Network:      networkResource(networkDoc, networks),

@@ -5,8 +5,10 @@
 //
 //	ready                      wait until the daemon at $OS_SOCKET has brought everything up
 //	ask METHOD PATH [HEADER]   send it a request; print status, Allow, Content-Type and body
+//	send PATH FILE             post a file, "-" for none; print status and body
+//	fetch PATH FILE            post nothing, and keep the body in a file
 //
-// PATH may be a whole URL, of what is not on the socket. $METRICS is a TCP address
+// PATH of ask may be a whole URL, of what is not on the socket. $METRICS is a TCP address
 // that nobody uses.
 package script_test
 
@@ -49,7 +51,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("METRICS", free.Addr().String())
 			return free.Close()
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"ready": ready, "ask": ask},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"ready": ready, "ask": ask, "send": send, "fetch": fetch},
 	})
 }
 
