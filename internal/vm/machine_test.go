@@ -20,7 +20,7 @@ func fakeTools(t *testing.T) Options {
 		t.Fatal(err)
 	}
 	root := t.TempDir()
-	for _, name := range []string{a.loader, a.qemu, "/usr/bin/swtpm", a.firmware.secure, a.firmware.insecure, a.firmware.vars} {
+	for _, name := range []string{a.loader, a.qemu, "/usr/bin/swtpm", "/usr/bin/swtpm_setup", a.firmware.secure, a.firmware.insecure, a.firmware.vars} {
 		write(t, filepath.Join(root, name), name)
 	}
 	return Options{Tools: root, Arch: "amd64", Cache: t.TempDir()}

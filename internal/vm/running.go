@@ -132,6 +132,9 @@ func freePort(port int) (int, error) {
 }
 
 func (m *Machine) startTPM(ctx context.Context, r *Running) error {
+	if err := m.prepareTPM(ctx); err != nil {
+		return err
+	}
 	p, err := m.opt.Exec.Start(ctx, m.tools.service("/usr/bin/swtpm", "socket", "--tpm2", "--terminate",
 		"--tpmstate", "dir="+m.path(tpmDir), "--ctrl", "type=unixio,path="+r.sockets.tpm(),
 		"--log", "level=1,truncate,file="+m.path(swtpmLog)))

@@ -25,7 +25,7 @@ func openTools(root string, a arch) (tools, error) {
 		return tools{}, err
 	}
 	t := tools{root, a}
-	needed := []string{a.loader, a.qemu, "/usr/bin/swtpm", a.firmware.secure, a.firmware.insecure, a.firmware.vars}
+	needed := []string{a.loader, a.qemu, "/usr/bin/swtpm", "/usr/bin/swtpm_setup", a.firmware.secure, a.firmware.insecure, a.firmware.vars}
 	for _, name := range needed {
 		if _, err := os.Stat(t.path(name)); err != nil {
 			return tools{}, fmt.Errorf("tools tree %s is not complete: %w", root, err)
