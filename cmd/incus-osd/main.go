@@ -165,6 +165,9 @@ func pretend(o options) (sys.Host, error) {
 	if err != nil {
 		return sys.Host{}, err
 	}
+	if err := rig.LogPrograms(); err != nil {
+		return sys.Host{}, fmt.Errorf("pretending: %w", err)
+	}
 	systest.NewZFS(rig)
 	systest.AddTables(rig)
 	systest.NewSysext(rig)

@@ -10,6 +10,7 @@ package systest
 import (
 	"context"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -70,6 +71,7 @@ type Programs struct {
 	ran    []string
 	models map[string]Program
 	fail   map[string]error
+	log    io.Writer // nil: none
 }
 
 // Model makes name behave as p.
@@ -112,7 +114,7 @@ func (r *Programs) begin(c sys.Cmd) (Program, error) {
 	line := strings.Join(append([]string{filepath.Base(c.Name)}, c.Args...), " ")
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.ran = append(r.ran, line)
+	r.note(line)
 	for prefix, err := range r.fail {
 		if err != nil && strings.HasPrefix(line, prefix) {
 			return nil, err
