@@ -9,7 +9,7 @@ export INCUSOS_CACHE := $(CACHE)
 export INCUSOS_IMAGE_DIR := $(OUTPUT)
 export INCUSOS_KEYS := $(KEYS)
 
-.PHONY: help run test test-vm image reproduce lint fmt generate deps keys bench clean
+.PHONY: help run test test-vm image reproduce lint fmt generate deps keys bench bench-api clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ deps: ## install what the build needs from Debian
 
 bench: image ## measure the boot against a plain Debian with Incus
 	go run ./bench/boot
+
+bench-api: ## measure the daemon with a hundred drives: memory, size, answers
+	go run ./bench/api
 
 clean: ## remove the image and the run; keep keys and caches
 	rm -rf $(OUTPUT) $(RUN)

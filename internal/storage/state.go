@@ -15,30 +15,6 @@ import (
 
 const byID = "/dev/disk/by-id/"
 
-// State reports drives, pools and the root file system. Without the ZFS module
-// there are no pools.
-func (s *Storage) State(ctx context.Context) (api.SystemStorageState, error) {
-	disks, err := sys.Disks(s.host.Files)
-	if err != nil {
-		return api.SystemStorageState{}, err
-	}
-	pools := []api.StoragePool{}
-	if s.loaded() {
-		if pools, err = s.statePools(ctx, disks); err != nil {
-			return api.SystemStorageState{}, err
-		}
-	}
-	size, free, err := s.host.Mounts.Usage("/")
-	if err != nil {
-		return api.SystemStorageState{}, err
-	}
-	return api.SystemStorageState{
-		Drives:        s.drives(disks, pools),
-		Pools:         pools,
-		RootPartition: api.RootPartition{Size: size, Available: free},
-	}, nil
-}
-
 // drives lists the disks that have a lasting name, by that name.
 func (s *Storage) drives(disks []sys.Disk, pools []api.StoragePool) []api.StorageDrive {
 	boot, _ := s.bootDisk()

@@ -8,6 +8,7 @@
 //	probe.go    where the partition is and what it holds     (reads only)
 //	zfs.go      the JSON of zpool and zfs                    (pure)
 //	state.go    drives, pools and the root file system for GET
+//	recent.go   remembering that for a moment
 //
 // Nothing here destroys: a pool is created only on a partition without a known
 // signature, and whatever else is found there is reported and left alone. The
@@ -44,10 +45,13 @@ const (
 const maxSteps = 10
 
 // Storage brings one machine's pool into being and reports its storage.
-type Storage struct{ host sys.Host }
+type Storage struct {
+	host   sys.Host
+	recent *recent
+}
 
 // New returns the storage of host.
-func New(host sys.Host) *Storage { return &Storage{host} }
+func New(host sys.Host) *Storage { return &Storage{host, newRecent()} }
 
 // Name is the area's name in health reports.
 func (s *Storage) Name() string { return "storage" }
@@ -84,7 +88,9 @@ func (s *Storage) Apply(ctx context.Context) error {
 		if p.Empty() {
 			return s.healthy(ctx)
 		}
-		if err := p.run(ctx); err != nil {
+		err = p.run(ctx)
+		s.forget()
+		if err != nil {
 			return err
 		}
 	}
