@@ -60,6 +60,7 @@ type Console struct {
 	progress map[string]*progress // by phase
 	screens  []*device
 	serials  []*device
+	also     map[string]*device // of serials, those that Also was told
 }
 
 // A progress is how far a phase was when somebody was last told.
@@ -71,7 +72,7 @@ type progress struct {
 // New returns the console of the machine with these files. Each writer of more
 // is told what a serial console is told.
 func New(files sys.Dir, more ...io.Writer) *Console {
-	c := &Console{files: files, names: names(files), progress: make(map[string]*progress)}
+	c := &Console{files: files, names: names(files), progress: make(map[string]*progress), also: make(map[string]*device)}
 	for _, name := range c.names {
 		put := func(b []byte) error { return files.PutFile(name, b) }
 		if name == screenDevice {
@@ -161,7 +162,35 @@ func (c *Console) Close() {
 	for _, d := range slices.Concat(c.screens, c.serials) {
 		d.close(ctx)
 	}
-	c.screens, c.serials = nil, nil
+	c.screens, c.serials, c.also = nil, nil, nil
+}
+
+// Also has these serial ports show the same, and ports that it was told earlier
+// no longer. One that the kernel was told to use does anyway.
+func (c *Console) Also(names []string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.also == nil {
+		return // closed
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	for name, d := range c.also {
+		if !slices.Contains(names, name) {
+			d.close(ctx)
+			delete(c.also, name)
+			c.serials = slices.DeleteFunc(c.serials, func(other *device) bool { return other == d })
+		}
+	}
+	for _, name := range names {
+		if c.also[name] != nil || slices.Contains(c.names, name) {
+			continue
+		}
+		d := open(name, false, func(b []byte) error { return c.files.PutFile(name, b) })
+		d.write([]byte(serial(facts(c.view.status))))
+		c.serials = append(c.serials, d)
+		c.also[name] = d
+	}
 }
 
 func (c *Console) tell(lines ...string) {

@@ -166,3 +166,30 @@ func (w *stuckWriter) Write(b []byte) (int, error) {
 	<-w.release
 	return len(b), nil
 }
+
+func TestMorePortsCanBeAskedFor(t *testing.T) {
+	files := sys.NewDir(t.TempDir())
+	const port = "/dev/ttyS1"
+	if err := files.WriteFile(port, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	told := make(chan string, 16)
+	files = files.WithKernel(func(name string, data []byte) (bool, error) { told <- name + " " + string(data); return true, nil })
+	c := console.New(files)
+	c.Show(console.Status{Name: "IncusOS", Version: "1"})
+	c.Also([]string{port})
+	if got := <-told; !strings.HasPrefix(got, port+" incus-os: IncusOS 1\r\n") {
+		t.Errorf("the port is told %q; want how the machine is", got)
+	}
+	c.Say("hello")
+	if got := <-told; got != port+" incus-os: hello\r\n" {
+		t.Errorf("the port is told %q; want what all are", got)
+	}
+	c.Also(nil)
+	c.Say("no more")
+	c.Close()
+	c.Also([]string{port})
+	if len(told) > 0 {
+		t.Errorf("the port is told %q although nobody wants it any more", <-told)
+	}
+}

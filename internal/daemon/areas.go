@@ -37,7 +37,7 @@ func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Opti
 	}
 	wake := make(chan struct{}, 1)
 	gate := change.NewGate(func() { poke(wake) })
-	kernel := kernelResource(m, load[api.SystemKernelConfig](m.Files, "kernel"), gate)
+	kernel := kernelResource(m, screen, load[api.SystemKernelConfig](m.Files, "kernel"), gate)
 	log := audit.New(m.Files)
 	hosts := host.New(m, func() string { return fullName(networkDoc.get().DNS) })
 	seals := seal.New(m, func() bool { return securityDoc.get().RecoveryKeys })

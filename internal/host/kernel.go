@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"reflect"
+	"sync"
 
 	"github.com/incusos/incusos/api"
 	"github.com/incusos/incusos/internal/sys"
@@ -16,12 +17,16 @@ import (
 type Kernel struct {
 	host  sys.Host
 	saved func() api.SystemKernelConfig
+	show  func(devices []string)
+
+	mu    sync.Mutex
+	shown []string // what show was told last
 }
 
 // NewKernel returns the kernel of host. Saved returns the configuration that was
-// saved last.
-func NewKernel(host sys.Host, saved func() api.SystemKernelConfig) *Kernel {
-	return &Kernel{host: host, saved: saved}
+// saved last. Show is told which serial ports should show how the machine is.
+func NewKernel(host sys.Host, saved func() api.SystemKernelConfig, show func(devices []string)) *Kernel {
+	return &Kernel{host: host, saved: saved, show: show}
 }
 
 // Name is the area's name in health reports.
@@ -33,7 +38,7 @@ type part func(api.SystemKernelConfig) ([]step, error)
 
 // parts are all there are, in the order in which they are brought about.
 func (k *Kernel) parts() []part {
-	return []part{k.sysctl}
+	return []part{k.modules, k.sysctl, k.zramSwap, k.governor, k.arc, k.sriov, k.passthrough, k.consoles}
 }
 
 // Plan says what Apply would do. What this machine cannot do is an error.

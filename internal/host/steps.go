@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/incusos/incusos/api"
@@ -42,6 +44,16 @@ func take(ctx context.Context, steps []step) error {
 	for _, s := range steps {
 		if err := s.do(ctx); err != nil {
 			return fmt.Errorf("cannot %s %s: %w", s.Action, s.Object, err)
+		}
+	}
+	return nil
+}
+
+// inOrder does one thing after another, up to the first that fails.
+func inOrder(things ...func() error) error {
+	for _, do := range things {
+		if err := do(); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -115,6 +127,22 @@ func remember(files sys.Dir, name, value string) error {
 	}
 	return files.WriteFile(originalsFile, b, 0o600)
 }
+
+// forget drops what remember noted.
+func forget(files sys.Dir, name string) error {
+	m, err := originals(files)
+	if err != nil {
+		return err
+	}
+	delete(m, name)
+	b, err := json.Marshal(m)
+	if err != nil {
+		return err
+	}
+	return files.WriteFile(originalsFile, b, 0o600)
+}
+
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
 
 // A setting is a value of the kernel that lives in a file of /proc or /sys.
 type setting struct {

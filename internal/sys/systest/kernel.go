@@ -1,6 +1,7 @@
 package systest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,6 +12,8 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+
+	"github.com/incusos/incusos/internal/sys"
 )
 
 // kernelRelease names the pretend kernel and the directory of its modules.
@@ -43,15 +46,82 @@ func (t *tree) kernel(m Machine) {
 	}
 	modules := "/usr/lib/modules/" + kernelRelease
 	t.write(modules+"/modules.dep", "kernel/net/sched/sch_fq.ko.xz:\nkernel/net/ipv4/tcp_bbr.ko.xz:\nkernel/drivers/vfio/pci/vfio-pci.ko.xz:\n")
+	t.write("/sys/devices/system/cpu/online", "0-1\n")
+	for _, policy := range []string{"policy0", "policy1"} {
+		dir := "/sys/devices/system/cpu/cpufreq/" + policy
+		t.write(dir+"/scaling_available_governors", "performance powersave\n")
+		t.write(dir+"/scaling_governor", "powersave\n")
+	}
+	t.write("/sys/module/tcp_cubic/version", "2.3\n") // built in
+	t.pci(m)
+	t.zram(m.Memory)
 	t.write(modules+"/modules.builtin", "kernel/net/sched/sch_fq_codel.ko\nkernel/net/ipv4/tcp_cubic.ko\n")
 }
 
 // A kernel does what the real one does when its files are written to. It keeps
 // everything in these files.
 type kernel struct {
-	tree string // its root
+	tree   string            // its root
+	native map[string]string // drivers by the addresses of PCI devices
 
 	mu sync.Mutex
+}
+
+// programs are those that load modules, and the units that make swap.
+func (k *kernel) programs(rig *Rig) {
+	rig.Programs.Model("modprobe", k.modprobe)
+	rig.Programs.Model("rmmod", k.rmmod)
+	const setup, swap = "systemd-zram-setup@zram0.service", "dev-zram0.swap"
+	states := rig.Units.states // its lock is held whenever a model runs
+	rig.Units.Model(setup, nil, k.resetSwap)
+	rig.Units.Model(swap, func() error { states[setup] = "active"; return k.startSwap() }, k.stopSwap)
+	if strings.Contains(k.get("/proc/swaps"), "zram0") {
+		states[setup], states[swap] = "active", "active"
+	}
+}
+
+// modprobe loads modules, and all the ones that are not there either: what a
+// pretend machine is asked for, it has.
+func (k *kernel) modprobe(_ context.Context, c sys.Cmd) ([]byte, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	t := &tree{root: k.tree}
+	for _, name := range c.Args {
+		if strings.HasPrefix(name, "-") {
+			continue
+		}
+		dir := "/sys/module/" + strings.ReplaceAll(name, "-", "_")
+		t.write(dir+"/initstate", "live\n")
+		t.keep(dir+"/refcnt", "0\n")
+		if name == "zfs" {
+			t.keep(dir+"/parameters/zfs_arc_max", k.option("zfs_arc_max")+"\n")
+		}
+	}
+	return nil, t.err
+}
+
+// option returns what modprobe.d says of a module's parameter, "0" for nothing.
+func (k *kernel) option(parameter string) string {
+	files, _ := filepath.Glob(filepath.Join(k.tree, "/etc/modprobe.d/*.conf"))
+	for _, file := range files {
+		b, _ := os.ReadFile(file)
+		for word := range strings.FieldsSeq(string(b)) {
+			if value, ok := strings.CutPrefix(word, parameter+"="); ok {
+				return value
+			}
+		}
+	}
+	return "0"
+}
+
+func (k *kernel) rmmod(_ context.Context, c sys.Cmd) ([]byte, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	dir := "/sys/module/" + c.Args[0]
+	if users := k.get(dir + "/refcnt"); users != "0" {
+		return nil, &sys.ExecError{Name: "rmmod", Code: 1, Stderr: "rmmod: ERROR: Module " + c.Args[0] + " is in use"}
+	}
+	return nil, os.RemoveAll(filepath.Join(k.tree, dir))
 }
 
 // put answers a write to one of the kernel's files.
@@ -62,6 +132,13 @@ func (k *kernel) put(name string, data []byte) (done bool, err error) {
 	switch {
 	case strings.HasPrefix(name, "/proc/sys/"):
 		return true, k.sysctl(strings.TrimPrefix(name, "/proc/sys/"), value)
+	case strings.HasSuffix(name, "/scaling_governor"):
+		if !slices.Contains(strings.Fields(k.get(filepath.Dir(name)+"/scaling_available_governors")), value) {
+			return true, syscall.EINVAL
+		}
+		return true, k.set(name, value)
+	case strings.HasPrefix(name, "/sys/bus/pci/"):
+		return true, k.putPCI(name, value)
 	case strings.HasPrefix(name, "/sys/module/") && filepath.Base(filepath.Dir(name)) == "parameters":
 		return true, k.set(name, value)
 	}

@@ -18,6 +18,7 @@ type Machine struct {
 	Memory     uint64  `json:"memory"`      // bytes
 	Drives     []Drive `json:"drives"`
 	NICs       []NIC   `json:"nics"`
+	PCI        []PCI   `json:"pci"` // besides what drives and network cards are on
 }
 
 // A Drive is a disk to pretend.
@@ -63,6 +64,10 @@ func Sensible() Machine {
 			},
 		}},
 		NICs: []NIC{{Name: "enp1s0", Hwaddr: "02:00:00:00:00:01", Up: true, Addresses: []string{"192.0.2.10/24"}}},
+		PCI: []PCI{
+			{Address: "0000:01:00.0", Vendor: "10de", Device: "1eb8", Class: "030200", Driver: "nouveau"},
+			{Address: "0000:02:00.0", Vendor: "8086", Device: "1572", Class: "020000", Driver: "i40e", TotalVFs: 4},
+		},
 	}
 }
 

@@ -48,7 +48,8 @@ func Pretend(root string, m Machine) (*Rig, error) {
 	if err := Populate(root, m); err != nil {
 		return nil, fmt.Errorf("setting up the pretend machine in %s: %w", root, err)
 	}
-	files := sys.NewDir(root).WithKernel((&kernel{tree: root}).put)
+	k := &kernel{tree: root, native: m.drivers()}
+	files := sys.NewDir(root).WithKernel(k.put)
 	rig := &Rig{
 		Programs: &Programs{},
 		Units:    &Units{states: make(map[string]string), fail: make(map[string]error), models: make(map[string]unit)},
@@ -57,6 +58,7 @@ func Pretend(root string, m Machine) (*Rig, error) {
 		Power:    &Power{},
 	}
 	rig.Host = sys.Host{Files: files, Exec: rig.Programs, Units: rig.Units, Mounts: rig.Mounts, Links: rig.Links, Power: rig.Power}
+	k.programs(rig)
 	return rig, nil
 }
 

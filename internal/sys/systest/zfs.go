@@ -15,7 +15,7 @@ import (
 	"github.com/incusos/incusos/internal/sys"
 )
 
-// ZFS models OpenZFS on one machine: modprobe, blkid, zpool and zfs. What a
+// ZFS models OpenZFS on one machine: blkid, zpool and zfs. What a
 // pool is made of lies in the file that stands for its device, so that it
 // outlives the model as a real pool outlives a boot. Pools have one device, are
 // encrypted and are read from /dev.
@@ -42,7 +42,6 @@ const zfsLabel = "pretend zfs label\n"
 // NewZFS adds OpenZFS to the programs of rig.
 func NewZFS(rig *Rig) *ZFS {
 	z := &ZFS{rig: rig, imported: make(map[string]*zpool)}
-	rig.Programs.Model("modprobe", z.modprobe)
 	rig.Programs.Model("blkid", z.blkid)
 	rig.Programs.Model("zpool", z.zpool)
 	rig.Programs.Model("zfs", z.zfs)
@@ -72,10 +71,6 @@ func (z *ZFS) Unlocked(name string) bool {
 // unknown here. With torn it is as if the power had gone in `zpool create`.
 func (z *ZFS) Make(name, device string, torn bool) error {
 	return z.save(&zpool{Name: name, Torn: torn, Digest: "unknown here", device: device})
-}
-
-func (z *ZFS) modprobe(_ context.Context, c sys.Cmd) ([]byte, error) {
-	return nil, z.rig.Host.Files.WriteFile("/sys/module/"+c.Args[len(c.Args)-1]+"/initstate", []byte("live\n"), 0o444)
 }
 
 func (z *ZFS) blkid(_ context.Context, c sys.Cmd) ([]byte, error) {

@@ -1,0 +1,34 @@
+package script_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// put sends a file as a document; it succeeds whatever the answer is.
+func put(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: put PATH FILE")
+	}
+	body := bytes.NewReader([]byte(ts.ReadFile(args[1])))
+	req, err := http.NewRequestWithContext(context.Background(), http.MethodPut, "http://incus-os"+args[0], body)
+	ts.Check(err)
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", ts.Getenv("OS_SOCKET"))
+	}
+	c := &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}, Timeout: patience}
+	resp, err := c.Do(req)
+	ts.Check(err)
+	defer resp.Body.Close()
+	var out bytes.Buffer
+	fmt.Fprintln(&out, resp.Status)
+	_, err = out.ReadFrom(resp.Body)
+	ts.Check(err)
+	_, err = ts.Stdout().Write(out.Bytes())
+	ts.Check(err)
+}
