@@ -11,6 +11,7 @@ import (
 	"github.com/incusos/incusos/internal/change"
 	"github.com/incusos/incusos/internal/console"
 	"github.com/incusos/incusos/internal/host"
+	"github.com/incusos/incusos/internal/listener"
 	"github.com/incusos/incusos/internal/network"
 	"github.com/incusos/incusos/internal/rest"
 	"github.com/incusos/incusos/internal/seal"
@@ -28,17 +29,20 @@ func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Opti
 	securityDoc := load[acknowledged](m.Files, "security")
 	storageDoc := load[api.SystemStorageConfig](m.Files, "storage")
 	appsDoc := load[apps.Saved](m.Files, "applications")
+	fallbackDoc := load[api.SystemFallbackListenerConfig](m.Files, "fallback-listener")
 
 	var seed First
 	var seedErr error
 	if needsSeed(networkDoc, appsDoc) {
 		seed, seedErr = first()
-		seedErr = errors.Join(seedErr, adopt(networkDoc, seed.Network))
+		seedErr = errors.Join(seedErr, adopt(networkDoc, seed.Network), adopt(fallbackDoc, listener.Seeded(seed.Incus)))
 	}
 	wake := make(chan struct{}, 1)
 	gate := change.NewGate(func() { poke(wake) })
 	kernel := kernelResource(m, screen, load[api.SystemKernelConfig](m.Files, "kernel"), gate)
 	log := audit.New(m.Files)
+	news := make(chan struct{}, 1)
+	fallback, door := fallbackListener(m, screen, news, fallbackDoc, gate)
 	hosts := host.New(m, func() string { return fullName(networkDoc.get().DNS) })
 	seals := seal.New(m, func() bool { return securityDoc.get().RecoveryKeys })
 	stores := storage.New(m)
@@ -51,19 +55,22 @@ func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Opti
 		Host:    m,
 		Console: screen,
 		Wake:    wake,
+		News:    news,
+		Also:    []Server{door},
 		// The network comes before the pools: addresses arrive while those open.
 		Areas: []Area{
-			restore, seedArea{seedErr}, hosts, kernel, securityDoc.guard(seals), networkDoc.guard(networks),
-			storageDoc.guard(stores), appsDoc.guard(applications),
+			restore, seedArea{seedErr}, hosts, kernel, securityDoc.guard(seals), networkDoc.guard(networks), fallback,
+			storageDoc.guard(stores), reported{appsDoc.guard(applications), door.Applications},
 		},
 		Machine: rest.Machine{
-			Backup:       archives(m),
-			Environment:  hosts.Environment,
-			Kernel:       kernel,
-			Network:      networkResource(networkDoc, networks),
-			Security:     securityResource(securityDoc, seals),
-			Storage:      storageResource(storageDoc, stores),
-			Applications: installed{appsDoc.err, applications},
+			Backup:           archives(m),
+			Environment:      hosts.Environment,
+			FallbackListener: fallback,
+			Kernel:           kernel,
+			Network:          networkResource(networkDoc, networks),
+			Security:         securityResource(securityDoc, seals),
+			Storage:          storageResource(storageDoc, stores),
+			Applications:     installed{appsDoc.err, applications},
 			Actions: map[string]rest.Action{
 				"/1.0/system/security/:retrieved": acknowledge(securityDoc),
 			},
@@ -72,7 +79,7 @@ func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Opti
 			Trial: func() *api.Trial { return trial(gate) },
 		},
 		Warnings: func() []string {
-			return slices.Concat(seed.warnings(), securityDoc.get().warnings(), applications.Warnings(), log.Warnings())
+			return slices.Concat(seed.warnings(), securityDoc.get().warnings(), applications.Warnings(), log.Warnings(), door.Warnings())
 		},
 	}
 }

@@ -18,6 +18,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -38,6 +40,11 @@ type Area interface {
 	Reconcile(ctx context.Context) error
 }
 
+// A Server serves the API in another way than on the unix socket, until ctx ends.
+type Server interface {
+	Serve(ctx context.Context, api http.Handler)
+}
+
 // Options are the parts of a daemon. Only Host must be there.
 type Options struct {
 	Host     sys.Host
@@ -48,6 +55,8 @@ type Options struct {
 	Warnings func() []string  // what needs attention although it works
 	Metrics  string           // TCP address to serve figures at; "" is nowhere
 	Wake     chan struct{}    // sent to when all areas should be reconciled soon; nil: a new one
+	News     chan struct{}    // sent to when the console should be drawn anew; nil: never
+	Also     []Server         // serve the same API
 
 	// Install puts the system on a disk. It runs instead of everything else
 	// when the machine was started from an install medium.
@@ -72,6 +81,7 @@ func New(o Options) *Daemon {
 	}
 	d := &Daemon{Options: o, identify: o.Machine.Environment, began: time.Now()}
 	d.loop = newLoop(o.Areas, o.Wake, d.show)
+	d.loop.news = o.News
 	d.Machine.Environment = d.environment
 	figures := d.newFigures()
 	d.Machine.Debug = d.newLook(figures)
@@ -101,12 +111,17 @@ func (d *Daemon) Run(ctx context.Context) error {
 }
 
 func (d *Daemon) run(ctx context.Context) error {
+	var also sync.WaitGroup
+	defer also.Wait()
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 	srv, err := d.serve(ctx, fail)
 	if err != nil {
 		d.Console.Fail("cannot start", err.Error())
 		return err
+	}
+	for _, s := range d.Also {
+		also.Go(func() { s.Serve(ctx, rest.Handler(d.Machine)) })
 	}
 	notify(sdnotify.SdNotifyReady)
 	links, err := d.Host.Links.Watch(ctx)

@@ -29,8 +29,8 @@ func needsSeed(network document[api.NetworkConfig], progress document[apps.Saved
 	return network.err == nil && !network.saved.Saved() || progress.err == nil && !progress.get().Initialized
 }
 
-// adopt saves the seed's network configuration as the machine's own, once.
-func adopt(doc document[api.NetworkConfig], seed *api.NetworkConfig) error {
+// adopt saves what the seed says of a configuration as the machine's own, once.
+func adopt[T any](doc document[T], seed *T) error {
 	if seed == nil || doc.err != nil || doc.saved.Saved() {
 		return nil
 	}

@@ -23,6 +23,7 @@ type loop struct {
 	states []*state // not added to once the loop runs
 	show   func(ctx context.Context, doing string)
 	wake   chan struct{}
+	news   <-chan struct{} // sent to when show has something else to say
 }
 
 // A state is how an area fared.
@@ -105,6 +106,7 @@ func (l *loop) run(ctx context.Context, links <-chan struct{}) {
 			timer.Stop()
 			return
 		case <-links: // the areas that care will have been told by networkd
+		case <-l.news:
 		case <-l.wake:
 			l.pass(ctx)
 		case <-timer.C:

@@ -101,10 +101,21 @@ func links(paths ...string) endpoint {
 	}
 }
 
+type prefixKey struct{}
+
+// WithPrefix returns a context that says what was taken off the front of the
+// path, so that it is put back: what headers say does not count then.
+func WithPrefix(ctx context.Context, prefix string) context.Context {
+	return context.WithValue(ctx, prefixKey{}, prefix)
+}
+
 // prefix is what incusd has taken off the front of every path, and what must
 // be put back. A client can send the header too, but incusd adds its own after
 // it: only the last one counts.
 func prefix(r *http.Request) string {
+	if p, ok := r.Context().Value(prefixKey{}).(string); ok {
+		return p
+	}
 	values := r.Header.Values(proxyHeader)
 	if len(values) > 0 && values[len(values)-1] == proxyPrefix {
 		return proxyPrefix

@@ -52,6 +52,9 @@ type Units interface {
 	State(ctx context.Context, unit string) (string, error)
 	// List returns the units that are loaded, by name.
 	List(ctx context.Context) ([]Unit, error)
+	// Watch sends on the channel whenever the unit's state may have changed,
+	// until ctx ends. Changes in quick succession are sent as one.
+	Watch(ctx context.Context, unit string) (<-chan struct{}, error)
 }
 
 // A Unit is what the service manager says of one.

@@ -52,7 +52,7 @@ func Pretend(root string, m Machine) (*Rig, error) {
 	files := sys.NewDir(root).WithKernel(k.put)
 	rig := &Rig{
 		Programs: &Programs{},
-		Units:    &Units{states: make(map[string]string), fail: make(map[string]error), models: make(map[string]unit)},
+		Units:    &Units{states: make(map[string]string), fail: make(map[string]error), models: make(map[string]unit), watched: make(map[string][]chan struct{})},
 		Mounts:   &Mounts{files: files},
 		Links:    &Links{links: m.links(), changed: make(chan struct{}, 1)},
 		Power:    &Power{},
@@ -145,6 +145,7 @@ type Units struct {
 	fail    map[string]error
 	models  map[string]unit
 	reloads int
+	watched map[string][]chan struct{}
 }
 
 // A unit is the model of a unit: what happens when it is started and stopped.
@@ -180,10 +181,10 @@ func (u *Units) Start(_ context.Context, unit string) error {
 		err = m.start()
 	}
 	if err != nil {
-		u.states[unit] = "failed"
+		u.become(unit, "failed")
 		return err
 	}
-	u.states[unit] = "active"
+	u.become(unit, "active")
 	return nil
 }
 
@@ -195,7 +196,7 @@ func (u *Units) Stop(_ context.Context, unit string) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	m, was := u.models[unit], u.states[unit]
-	u.states[unit] = "inactive"
+	u.become(unit, "inactive")
 	if m.stop != nil && was == "active" {
 		return m.stop()
 	}
