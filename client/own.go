@@ -58,9 +58,9 @@ func (c *Client) Metrics(ctx context.Context, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	resp, err := c.http.Do(req)
+	resp, err := c.roundTrip(req)
 	if err != nil {
-		return fmt.Errorf("asking for metrics: %w", err)
+		return err
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {

@@ -119,6 +119,10 @@ func (c *Client) send(ctx context.Context, r request) (*http.Response, error) {
 	if r.match != "" {
 		req.Header.Set("If-Match", r.match)
 	}
+	return c.roundTrip(req)
+}
+
+func (c *Client) roundTrip(req *http.Request) (*http.Response, error) {
 	resp, err := c.http.Do(req)
 	if e, ok := errors.AsType[*url.Error](err); ok {
 		err = fmt.Errorf("speaking to the machine: %w", e.Err) // the rest is an address that nobody wrote
