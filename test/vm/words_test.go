@@ -14,6 +14,7 @@ var says = struct {
 	malformed, corrupted, notAuthorised *regexp.Regexp
 	askKey, noKVM                       *regexp.Regexp
 	reachable, byRecoveryKey            *regexp.Regexp
+	starting, firstStart                *regexp.Regexp
 }{
 	enrolled: regexp.MustCompile(`Secure Boot keys successfully enrolled`),
 	ready:    regexp.MustCompile(`is ready: https://`),
@@ -30,6 +31,9 @@ var says = struct {
 	askKey:        regexp.MustCompile(`\bincus-os: Recovery key:$`),
 	reachable:     regexp.MustCompile(`incus-os: reachable at: https://`),
 	byRecoveryKey: regexp.MustCompile(`root was unlocked with the recovery key`),
+
+	starting:   regexp.MustCompile(`incus-os: starting: `),
+	firstStart: regexp.MustCompile(`first start: making the encrypted root partition`),
 
 	noKVM: regexp.MustCompile(`KVM`),
 }

@@ -13,6 +13,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 )
 
@@ -92,6 +93,26 @@ func (c *Client) Upload(ctx context.Context, image []byte) (string, error) {
 	var result struct{ Fingerprint string }
 	err = c.settle(ctx, e, &result)
 	return result.Fingerprint, err
+}
+
+// Fetch posts to path, and returns the answer as it is: an archive.
+func (c *Client) Fetch(ctx context.Context, path string) ([]byte, error) {
+	resp, err := c.send(ctx, http.MethodPost, path, strings.NewReader("{}"))
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = &Error{"POST " + path, resp.StatusCode, string(b)}
+	}
+	return b, err
+}
+
+// Feed posts an archive to path.
+func (c *Client) Feed(ctx context.Context, path string, archive []byte) error {
+	_, err := c.ask(ctx, http.MethodPost, path, bytes.NewReader(archive))
+	return err
 }
 
 // operation is a task of Incus that has ended.

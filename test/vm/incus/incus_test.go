@@ -65,6 +65,20 @@ func TestPostTakesAnAnswerWithoutOperation(t *testing.T) {
 	}
 }
 
+func TestArchivesGoBothWays(t *testing.T) {
+	c := fake(t)
+	if got, err := c.Fetch(t.Context(), "/os/1.0/system/:backup"); err != nil || string(got) != `{"type":"sync","metadata":{}}` {
+		t.Errorf("Fetch() = %q, %v, want the answer as it is", got, err)
+	}
+	if err := c.Feed(t.Context(), "/os/1.0/system/:restore", []byte("archive")); err != nil {
+		t.Errorf("Feed() = %v", err)
+	}
+	_, err := c.Fetch(t.Context(), "/nowhere")
+	if e, ok := errors.AsType[*incus.Error](err); !ok || e.Code != 404 {
+		t.Errorf("Fetch() = %v, want an Error with code 404", err)
+	}
+}
+
 func TestRefusalsAreErrors(t *testing.T) {
 	c := fake(t)
 	tests := map[string]struct {
