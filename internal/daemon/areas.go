@@ -35,7 +35,9 @@ func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Opti
 	var seedErr error
 	if needsSeed(networkDoc, appsDoc) {
 		seed, seedErr = first()
-		seedErr = errors.Join(seedErr, adopt(networkDoc, seed.Network), adopt(fallbackDoc, listener.Seeded(seed.Incus)))
+		if !appsDoc.get().Initialized { // the seed may be one for after a factory reset that did not come about
+			seedErr = errors.Join(seedErr, adopt(networkDoc, seed.Network), adopt(fallbackDoc, listener.Seeded(seed.Incus)))
+		}
 	}
 	wake := make(chan struct{}, 1)
 	gate := change.NewGate(func() { poke(wake) })

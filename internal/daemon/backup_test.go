@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/incusos/incusos/api"
+	"github.com/incusos/incusos/internal/console"
 	"github.com/incusos/incusos/internal/daemon"
 )
 
@@ -39,6 +41,34 @@ func TestEveryDocumentIsInTheBackup(t *testing.T) {
 	}
 	if found < 4 {
 		t.Errorf("found only %d documents", found)
+	}
+	for _, file := range sources {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if calls := regexp.MustCompile(`[^ ]\bload\[|[=(,] load\[`).FindAll(text, -1); len(calls) != len(loaded.FindAll(text, -1)) {
+			t.Errorf("%s loads a document whose name or type this test does not see; name it in the call", file)
+		}
+	}
+}
+
+// A factory reset writes the seed before it takes effect. If it was cut there,
+// the machine is the old one, whatever that seed says.
+func TestMachineThatIsSetUpTakesNothingFromItsSeed(t *testing.T) {
+	for name, initialized := range map[string]string{"set up": "true", "not yet": "false"} {
+		t.Run(name, func(t *testing.T) {
+			rig := machine(t)
+			if err := rig.Host.Files.WriteFile("/var/lib/incus-os/applications.json", []byte(`{"schema":1,"config":{"initialized":`+initialized+`}}`), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			daemon.Wire(rig.Host, console.New(rig.Host.Files), func() (daemon.First, error) {
+				return daemon.First{Network: &api.NetworkConfig{DNS: api.NetworkDNS{Hostname: "other"}}}, nil
+			})
+			if saved := rig.Host.Files.Exists("/var/lib/incus-os/network.json"); saved != (initialized == "false") {
+				t.Errorf("the seed's network was saved: %v", saved)
+			}
+		})
 	}
 }
 

@@ -59,6 +59,12 @@ func FuzzArchive(f *testing.F) {
 	}
 	f.Add(b.Bytes())
 	f.Add(make([]byte, 1024))
+	s.end = int64(b.Len()) - 2*block
+	a, err := s.addition()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(append(b.Bytes()[:s.end:s.end], a.data...))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		got := &Seed{sections: make(map[string]section)}
 		if err := got.readArchive("", bytes.NewReader(data)); err != nil {
