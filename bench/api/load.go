@@ -17,11 +17,16 @@ type measure struct {
 	status   int             // of the last answer
 	bytes    int64           // of the last answer
 	programs int             // that were run meanwhile
+	cpu      time.Duration   // that the daemon took for one, on the whole
 }
 
 // ask asks a route from several clients at once.
 func (d *running) ask(ctx context.Context, route string, o options) (measure, error) {
 	before, err := d.programs()
+	if err != nil {
+		return measure{}, err
+	}
+	worked, err := d.cpu()
 	if err != nil {
 		return measure{}, err
 	}
@@ -45,7 +50,12 @@ func (d *running) ask(ctx context.Context, route string, o options) (measure, er
 	}
 	slices.Sort(m.times)
 	after, err := d.programs()
+	if err != nil {
+		return m, err
+	}
 	m.programs = after - before
+	now, err := d.cpu()
+	m.cpu = (now - worked) / time.Duration(max(1, len(m.times)))
 	return m, err
 }
 

@@ -133,3 +133,34 @@ func (d *running) programs() (int, error) {
 	b, err := os.ReadFile(d.root + systest.ProgramLog)
 	return bytes.Count(b, []byte("\n")), err
 }
+
+// tick is the unit in which the kernel counts time for programs (sysconf(3),
+// _SC_CLK_TCK: it is this on every Linux).
+const tick = time.Second / 100
+
+// cpu returns how long the daemon has worked so far: utime and stime of
+// proc_pid_stat(5), which come after the name in brackets.
+func (d *running) cpu() (time.Duration, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", d.process.PID()))
+	if err != nil {
+		return 0, err
+	}
+	fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+	if len(fields) < 13 {
+		return 0, fmt.Errorf("the kernel says %q of the daemon; want how long it worked", b)
+	}
+	user, err1 := strconv.ParseInt(fields[11], 10, 64)
+	system, err2 := strconv.ParseInt(fields[12], 10, 64)
+	return time.Duration(user+system) * tick, errors.Join(err1, err2)
+}
+
+// busy is how many processes of this host want a processor: with more than there
+// are processors, all times are longer than they would be.
+func busy() string {
+	b, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return "unknown"
+	}
+	load, _, _ := strings.Cut(string(b), " ")
+	return load
+}

@@ -8,7 +8,8 @@
 // and speaks to it over the unix socket. Everything of the daemon is real but
 // the machine; programs are models that take no time, so that their number is
 // what counts: a request must not cost one. Nothing is asserted: a busy host
-// makes other figures. They go with the aims of the project:
+// makes other times, which is why its load is printed, and what the daemon worked
+// for a request (cpu). The aims of the project are beside the figures.
 //
 //	main.go     what is measured, in which order
 //	machine.go  the pretend machine, and its daemon
@@ -83,7 +84,7 @@ func run(ctx context.Context, o options, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "%d drives, %d network cards, %d clients, %d processors\n\n", o.drives, o.nics, o.clients, runtime.NumCPU())
+	fmt.Fprintf(out, "%d drives, %d network cards, %d clients, %d processors, load %s\n\n", o.drives, o.nics, o.clients, runtime.NumCPU(), busy())
 	if err := load(ctx, d, o, out); err != nil {
 		return err
 	}
@@ -97,7 +98,7 @@ func run(ctx context.Context, o options, out io.Writer) error {
 // load asks all routes and prints a line for each.
 func load(ctx context.Context, d *running, o options, out io.Writer) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "status\trequests\t/s\tp50\tp99\tlongest\tbytes\tprograms\t  GET")
+	fmt.Fprintln(w, "status\trequests\t/s\tp50\tp99\tlongest\tcpu\tbytes\tprograms\t  GET")
 	for _, route := range routes() {
 		m, err := d.ask(ctx, route, o)
 		if err != nil {
@@ -107,8 +108,8 @@ func load(ctx context.Context, d *running, o options, out io.Writer) error {
 		if p := m.percentile(99); p > aimP99 {
 			remark = fmt.Sprintf(" (p99 above %v)", aimP99)
 		}
-		fmt.Fprintf(w, "%d\t%d\t%.0f\t%v\t%v\t%v\t%d\t%d\t  %s%s\n", m.status, len(m.times), m.rate(),
-			m.percentile(50), m.percentile(99), m.percentile(100), m.bytes, m.programs, route, remark)
+		fmt.Fprintf(w, "%d\t%d\t%.0f\t%v\t%v\t%v\t%v\t%d\t%d\t  %s%s\n", m.status, len(m.times), m.rate(),
+			m.percentile(50), m.percentile(99), m.percentile(100), m.cpu, m.bytes, m.programs, route, remark)
 	}
 	return w.Flush()
 }

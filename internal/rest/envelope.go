@@ -100,32 +100,36 @@ func (u upload) Read(p []byte) (int, error) {
 // answer writes the envelope. Its length is announced, so that a client has
 // all of it before a later begins.
 func answer(w http.ResponseWriter, r *http.Request, value any, err error) {
-	env := api.Response{Type: "sync", Status: "Success", StatusCode: http.StatusOK}
 	if t, ok := value.(tagged); ok {
 		value = t.value
 		w.Header().Set("ETag", t.etag)
 	}
+	var body []byte
 	if err == nil {
-		env.Metadata, err = metadata(value)
+		body, err = envelope(value)
 	}
 	code := http.StatusOK
 	if err != nil {
 		code = status(err)
-		env = api.Response{Type: "error", Error: err.Error(), ErrorCode: code}
+		body, _ = json.Marshal(api.Response{Type: "error", Error: err.Error(), ErrorCode: code}) // cannot fail
 		slog.InfoContext(r.Context(), "Request refused", "method", r.Method, "path", r.URL.Path, "code", code, "err", err)
 	}
-	body, _ := json.Marshal(env) // of strings, numbers and JSON: cannot fail
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)+1))
 	w.WriteHeader(code)
 	_, _ = w.Write(append(body, '\n')) // whoever asked may be gone
 }
 
-func metadata(value any) (json.RawMessage, error) {
+// envelope puts value into an api.Response. It does so in one go: a Metadata that
+// is JSON already would be read and written once more.
+func envelope(value any) ([]byte, error) {
 	if value == nil {
-		return json.RawMessage("{}"), nil
+		value = struct{}{}
 	}
-	return json.Marshal(value)
+	return json.Marshal(struct {
+		api.Response
+		Metadata any `json:"metadata"`
+	}{api.Response{Type: "sync", Status: "Success", StatusCode: http.StatusOK}, value})
 }
 
 // send sends what is no document. Once it has begun there is no way to report an

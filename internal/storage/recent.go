@@ -62,7 +62,7 @@ func (s *Storage) State(ctx context.Context) (api.SystemStorageState, error) {
 func (s *Storage) signs() string {
 	var b strings.Builder
 	fmt.Fprintln(&b, s.recent.changes.Load())
-	for _, dir := range []string{"/sys/block", "/dev/disk/by-id", "/dev/disk/by-partlabel"} {
+	for _, dir := range []string{"/sys/block", "/dev/disk/by-id"} {
 		entries, _ := s.host.Files.ReadDir(dir) // look says what is wrong
 		for _, e := range entries {
 			b.WriteString(e.Name() + " ")
