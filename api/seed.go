@@ -117,3 +117,15 @@ type SeedNetwork struct {
 	Version string `json:"version,omitempty"`
 	NetworkConfig
 }
+
+// SeedKernel is the section `kernel`.
+type SeedKernel struct {
+	Version string `json:"version,omitempty"`
+	SystemKernelConfig
+}
+
+// SeedLogging is the section `logging`.
+type SeedLogging struct {
+	Version string `json:"version,omitempty"`
+	SystemLoggingConfig
+}

@@ -1,7 +1,10 @@
 package doc_test
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -9,6 +12,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/goccy/go-yaml"
+
+	"github.com/incusos/incusos/api"
 	"github.com/incusos/incusos/internal/seed"
 	"github.com/incusos/incusos/internal/sys/systest"
 )
@@ -28,7 +34,9 @@ func decode(t *testing.T, files map[string]string) error {
 	_, _, applications := s.ApplicationList()
 	_, _, incus := s.Incus()
 	_, _, network := s.Network()
-	return errors.Join(install, applications, incus, network)
+	_, _, kernel := s.Kernel()
+	_, _, logging := s.Logging()
+	return errors.Join(install, applications, incus, network, kernel, logging)
 }
 
 // TestExamples decodes each directory of examples, which is a whole seed.
@@ -79,11 +87,79 @@ func TestSeedsInPages(t *testing.T) {
 	}
 }
 
+// sent is a document of the API in a page: a block of YAML with its name first.
+var sent = regexp.MustCompile("(?ms)^```yaml\n# (system/[a-z-]+)\\.yaml\n(.*?)^```$")
+
+func TestDocumentsInPages(t *testing.T) {
+	count := 0
+	err := filepath.WalkDir(".", func(name string, _ fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(name, ".md") {
+			return err
+		}
+		for _, block := range sent.FindAllStringSubmatch(read(t, name), -1) {
+			count++
+			if err := decodeDocument(block[1], block[2]); err != nil {
+				t.Errorf("%s: the block that begins with %q: %v", name, "# "+block[1], err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if count == 0 {
+		t.Error("no page shows a document; has the form of the blocks changed?")
+	}
+	for name, text := range map[string]string{
+		"system/kernel":  "config: {cpus: {}}",
+		"system/logging": "config: {syslog: {address: logs}}",
+		"system/colour":  "config: {}",
+	} {
+		if err := decodeDocument(name, text); err == nil {
+			t.Errorf("%s with %q was accepted", name, text)
+		}
+	}
+}
+
+// decodeDocument reads a document the way the API does, strictly, and checks its
+// configuration.
+func decodeDocument(name, text string) error {
+	switch name {
+	case "system/kernel":
+		return decodeInto[api.SystemKernelConfig](text)
+	case "system/logging":
+		return decodeInto[api.SystemLoggingConfig](text)
+	case "system/network":
+		return decodeInto[api.NetworkConfig](text)
+	case "system/storage":
+		return decodeInto[api.SystemStorageConfig](text)
+	}
+	return fmt.Errorf("there is no document %s", name)
+}
+
+func decodeInto[C interface{ Validate() error }](text string) error {
+	b, err := yaml.YAMLToJSON([]byte(text))
+	if err != nil {
+		return err
+	}
+	var doc struct {
+		Config C `json:"config"`
+	}
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&doc); err != nil {
+		return err
+	}
+	return doc.Config.Validate()
+}
+
 func TestMistakesInExamplesAreNoticed(t *testing.T) {
 	for file, content := range map[string]string{
 		"install.yaml": "forse_install: true\n",
 		"network.yaml": "interfaces: [{name: a, hwaddr: enp1s0, mtu: 1}]\n",
 		"instal.yaml":  "",
+		"kernel.yaml":  "memory: {persistent_hugepages: -1}\n",
+		"logging.yaml": "syslog: {address: logs.example.net}\n",
 	} {
 		if err := decode(t, map[string]string{file: content}); err == nil {
 			t.Errorf("%s with %q was accepted", file, content)

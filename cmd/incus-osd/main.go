@@ -109,7 +109,7 @@ func first(host sys.Host) (daemon.First, error) {
 		return daemon.First{}, err
 	}
 	return daemon.First{
-		Network: f.Network, Incus: f.Incus, Applications: f.Applications,
+		Network: f.Network, Kernel: f.Kernel, Logging: f.Logging, Incus: f.Incus, Applications: f.Applications,
 		Images: images{f.Images}, Unused: f.Unused,
 	}, nil
 }

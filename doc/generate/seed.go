@@ -19,8 +19,8 @@ most.
 
 ` + "`version` may be given in every section and is not looked at yet; write `\"1\"`." + `
 
-The sections kernel, migration-manager, operations-center, provider, security,
-services and update may be there. They are carried along, and this release does
+The sections migration-manager, operations-center, provider, security, services
+and update may be there. They are carried along, and this release does
 not apply them: the console says so.
 
 `
@@ -31,6 +31,8 @@ var sections = []struct{ name, typ, note string }{
 	{"applications", "SeedApplications", "Without this section Incus is installed. Their extension images come from the install medium."},
 	{"incus", "SeedIncus", "Without this section `apply_defaults` is on. Of Incus' own document, `config`, `projects`, `storage_pools`,\n`networks`, `profiles` and `certificates` are applied; any other key is an error. Certificates are PEM."},
 	{"network", "SeedNetwork", "Without this section, and without `interfaces`, every network card asks for addresses by DHCP and listens\nto router advertisements."},
+	{"kernel", "SeedKernel", "Without this section the kernel is left as it is. [Tune the kernel](../how-to/tune-the-kernel.md) says more."},
+	{"logging", "SeedLogging", "Without this section the log stays on the machine. [Keep and send the log](../how-to/keep-and-send-the-log.md)\nsays more."},
 }
 
 func seedPage(docs *types) (string, error) {

@@ -26,6 +26,8 @@ import (
 func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Options {
 	restore := finishRestore(m) // before anything is loaded
 	networkDoc := load[api.NetworkConfig](m.Files, "network")
+	kernelDoc := load[api.SystemKernelConfig](m.Files, "kernel")
+	loggingDoc := load[api.SystemLoggingConfig](m.Files, "logging")
 	securityDoc := load[acknowledged](m.Files, "security")
 	storageDoc := load[api.SystemStorageConfig](m.Files, "storage")
 	appsDoc := load[apps.Saved](m.Files, "applications")
@@ -36,16 +38,18 @@ func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Opti
 	if needsSeed(networkDoc, appsDoc) {
 		seed, seedErr = first()
 		if !appsDoc.get().Initialized { // the seed may be one for after a factory reset that did not come about
-			seedErr = errors.Join(seedErr, adopt(networkDoc, seed.Network), adopt(fallbackDoc, listener.Seeded(seed.Incus)))
+			seedErr = errors.Join(seedErr, adopt(networkDoc, seed.Network), adopt(fallbackDoc, listener.Seeded(seed.Incus)),
+				adopt(kernelDoc, seed.Kernel), adopt(loggingDoc, seed.Logging))
 		}
 	}
 	wake := make(chan struct{}, 1)
 	gate := change.NewGate(func() { poke(wake) })
-	kernel := kernelResource(m, screen, load[api.SystemKernelConfig](m.Files, "kernel"), gate)
+	kernel := kernelResource(m, screen, kernelDoc, gate)
+	logging := loggingResource(m, loggingDoc, gate)
 	log := audit.New(m.Files)
 	news := make(chan struct{}, 1)
 	fallback, door := fallbackListener(m, screen, news, fallbackDoc, gate)
-	hosts := host.New(m, func() string { return fullName(networkDoc.get().DNS) })
+	hosts := host.New(m, func() string { return fullName(networkDoc.get().DNS) }, func() string { return networkDoc.get().Time.Timezone })
 	seals := seal.New(m, func() bool { return securityDoc.get().RecoveryKeys })
 	stores := storage.New(m)
 	networks := network.New(m, networkDoc.get)
@@ -61,7 +65,7 @@ func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Opti
 		Also:    []Server{door},
 		// The network comes before the pools: addresses arrive while those open.
 		Areas: []Area{
-			restore, seedArea{seedErr}, hosts, kernel, securityDoc.guard(seals), networkDoc.guard(networks), fallback,
+			restore, seedArea{seedErr}, hosts, kernel, logging, securityDoc.guard(seals), networkDoc.guard(networks), fallback,
 			storageDoc.guard(stores), reported{appsDoc.guard(applications), door.Applications},
 		},
 		Machine: rest.Machine{
@@ -69,6 +73,7 @@ func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Opti
 			Environment:      hosts.Environment,
 			FallbackListener: fallback,
 			Kernel:           kernel,
+			Logging:          logging,
 			Network:          networkResource(networkDoc, networks),
 			Security:         securityResource(securityDoc, seals),
 			Storage:          storageResource(storageDoc, stores),

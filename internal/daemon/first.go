@@ -10,11 +10,13 @@ import (
 // A First is what the seed of a machine asks for, which counts until it has
 // been applied once.
 type First struct {
-	Network      *api.NetworkConfig // nil: defaults
-	Incus        *api.SeedIncus     // nil: defaults
-	Applications []string           // none: Incus alone
-	Images       apps.Source        // nil: none
-	Unused       []string           // sections that this release does not apply
+	Network      *api.NetworkConfig       // nil: defaults
+	Kernel       *api.SystemKernelConfig  // nil: defaults
+	Logging      *api.SystemLoggingConfig // nil: defaults
+	Incus        *api.SeedIncus           // nil: defaults
+	Applications []string                 // none: Incus alone
+	Images       apps.Source              // nil: none
+	Unused       []string                 // sections that this release does not apply
 }
 
 // seedArea stands for the seed while it matters: it is degraded when the seed

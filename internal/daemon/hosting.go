@@ -18,3 +18,12 @@ func kernelResource(m sys.Host, screen *console.Console, doc document[api.System
 		return api.SystemKernel{Config: config, State: state}, err
 	})
 }
+
+// loggingResource returns where the log goes as a resource and an area.
+func loggingResource(m sys.Host, doc document[api.SystemLoggingConfig], gate *change.Gate) *managed[api.SystemLogging, api.SystemLoggingConfig] {
+	l := host.NewLog(m)
+	return manage("system/logging", doc, l, gate, func(ctx context.Context, config api.SystemLoggingConfig) (api.SystemLogging, error) {
+		state, err := l.State(ctx, config)
+		return api.SystemLogging{Config: config, State: state}, err
+	})
+}

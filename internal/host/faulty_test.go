@@ -65,3 +65,10 @@ func (f faultyUnits) Reload(ctx context.Context) error {
 	}
 	return f.Units.Reload(ctx)
 }
+
+func (f faultyUnits) Restart(ctx context.Context, unit string) error {
+	if err := f.fault("restart", unit); err != nil {
+		return err
+	}
+	return f.Units.Restart(ctx, unit)
+}

@@ -1,5 +1,13 @@
-// Package host is the machine as a whole: what it is called, what it runs, and
-// turning it off.
+// Package host is the machine as a whole: what it is called, what time it is
+// there, what is set of its kernel, where its log goes, and turning it off.
+//
+//	host.go     name, environment, power
+//	zone.go     the time zone
+//	kernel.go   settings of the kernel, a part in each of sysctl.go, modules.go,
+//	            zram.go, pci.go and consoles.go
+//	logging.go  what is kept of the log, and who gets a copy
+//	steps.go    what both are made of: steps, and values that can be put back
+//	delivery.go files that somebody has to be told of
 //
 // The name is the operator's, or one made up from the hardware so that two
 // machines on a shelf can be told apart. It is written to /etc/hostname, where
@@ -39,18 +47,21 @@ const (
 type Host struct {
 	host sys.Host
 	want func() string
+	zone func() string
 }
 
-// New returns the area for host. Want returns the name the operator chose, ""
-// for none.
-func New(host sys.Host, want func() string) *Host { return &Host{host, want} }
+// New returns the area for host. Want and zone return the name and the time zone
+// that the operator chose, "" for none.
+func New(host sys.Host, want, zone func() string) *Host { return &Host{host, want, zone} }
 
 // Name implements daemon.Area.
 func (*Host) Name() string { return "host" }
 
-// Reconcile gives the machine its name. It writes nothing that is already so,
-// and after an error it can be called again.
-func (h *Host) Reconcile(context.Context) error {
+// Reconcile gives the machine its name and its time zone. It writes nothing that
+// is already so, and after an error it can be called again.
+func (h *Host) Reconcile(context.Context) error { return errors.Join(h.setName(), h.setZone()) }
+
+func (h *Host) setName() error {
 	name := []byte(h.hostname() + "\n")
 	if !h.holds(nameFile, name) {
 		if err := h.host.Files.WriteFile(nameFile, name, 0o644); err != nil {

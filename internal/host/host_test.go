@@ -3,6 +3,7 @@ package host_test
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -33,7 +34,7 @@ func TestNameComesFromTheOperatorOrTheHardware(t *testing.T) {
 			for file, content := range tt.files {
 				write(t, m.Files, file, content)
 			}
-			h := host.New(m, func() string { return tt.chosen })
+			h := host.New(m, func() string { return tt.chosen }, noZone)
 			if err := h.Reconcile(t.Context()); err != nil {
 				t.Fatal(err)
 			}
@@ -45,7 +46,7 @@ func TestNameComesFromTheOperatorOrTheHardware(t *testing.T) {
 // Each write fails once; reconciling again finishes the work, and reconciling
 // once more writes nothing.
 func TestReconcileConvergesAfterAnyFailure(t *testing.T) {
-	const effects = 2
+	const effects = 3
 	for failing := range effects {
 		t.Run(fmt.Sprintf("write %d fails", failing), func(t *testing.T) {
 			m := machine(t)
@@ -57,7 +58,7 @@ func TestReconcileConvergesAfterAnyFailure(t *testing.T) {
 				}
 				return nil
 			})
-			h := host.New(faulty, func() string { return "node1" })
+			h := host.New(faulty, func() string { return "node1" }, noZone)
 			if err := h.Reconcile(t.Context()); err == nil {
 				t.Fatal("Reconcile() succeeded although a write did not")
 			}
@@ -75,7 +76,7 @@ func TestReconcileConvergesAfterAnyFailure(t *testing.T) {
 
 func TestEnvironment(t *testing.T) {
 	m := machine(t)
-	h := host.New(m, func() string { return "node1" })
+	h := host.New(m, func() string { return "node1" }, noZone)
 	want := api.Environment{
 		Hostname:      "node1",
 		MachineID:     "0123456789abcdef0123456789abcdef",
@@ -94,7 +95,7 @@ func TestEnvironment(t *testing.T) {
 
 func TestPowerIsQueued(t *testing.T) {
 	rig := systest.New(t, systest.Sensible())
-	h := host.New(rig.Host, func() string { return "" })
+	h := host.New(rig.Host, func() string { return "" }, noZone)
 	if err := errors.Join(h.Reboot(t.Context()), h.Poweroff(t.Context())); err != nil {
 		t.Fatal(err)
 	}
@@ -103,6 +104,36 @@ func TestPowerIsQueued(t *testing.T) {
 			t.Errorf("%s is %q, %v; want active", unit, state, err)
 		}
 	}
+}
+
+func noZone() string { return "" }
+
+func TestTimeZone(t *testing.T) {
+	m := machine(t)
+	zone := "Europe/Paris"
+	h := host.New(m, func() string { return "node1" }, func() string { return zone })
+	expect := func(want string) {
+		t.Helper()
+		if got, err := m.Files.Readlink("/etc/localtime"); err != nil || got != "../usr/share/zoneinfo/"+want {
+			t.Errorf("local time is %q, %v; want that of %s", got, err, want)
+		}
+	}
+	if err := h.Reconcile(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	expect("Europe/Paris")
+	for _, unknown := range []string{"Europe/Atlantis", "Europe"} {
+		zone = unknown
+		if err := h.Reconcile(t.Context()); err == nil || !strings.Contains(err.Error(), "time.timezone: \""+unknown+"\" is no time zone") {
+			t.Errorf("zone %q: %v; want it refused", unknown, err)
+		}
+		expect("Europe/Paris")
+	}
+	zone = ""
+	if err := h.Reconcile(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	expect("UTC")
 }
 
 func machine(t *testing.T) sys.Host {

@@ -76,12 +76,18 @@ func watched(t *testing.T, files sys.Dir) map[string]string {
 	return values
 }
 
+// inMemory puts the test's machines into memory, where that is a directory:
+// flushing each of a thousand files to a disk takes minutes.
+func inMemory(t *testing.T) {
+	if _, err := os.Stat("/dev/shm"); err == nil {
+		t.Setenv("TMPDIR", "/dev/shm")
+	}
+}
+
 // kernelMachine is a pretend machine with ZFS, an unused module and a port.
 func kernelMachine(t *testing.T) *systest.Rig {
 	t.Helper()
-	if _, err := os.Stat("/dev/shm"); err == nil {
-		t.Setenv("TMPDIR", "/dev/shm") // flushing each of a thousand files to a disk takes minutes
-	}
+	inMemory(t)
 	rig := systest.New(t, systest.Sensible())
 	if _, err := rig.Host.Exec.Run(t.Context(), sys.Command("modprobe", "-a", "zfs", "idle-one")); err != nil {
 		t.Fatal(err)

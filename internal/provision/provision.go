@@ -97,16 +97,20 @@ func documents(s *seed.Seed) error {
 	_, _, apps := s.ApplicationList()
 	_, _, incus := s.Incus()
 	_, _, network := s.Network()
-	return errors.Join(apps, incus, network)
+	_, _, kernel := s.Kernel()
+	_, _, logging := s.Logging()
+	return errors.Join(apps, incus, network, kernel, logging)
 }
 
 // First is what the seed of an installed machine asks for.
 type First struct {
-	Network      *api.NetworkConfig // nil: defaults
-	Incus        *api.SeedIncus     // nil: defaults
-	Applications []string           // none: Incus alone
-	Images       *seed.Seed         // carries the extension images
-	Unused       []string           // sections that are there and that this release does not apply
+	Network      *api.NetworkConfig       // nil: defaults
+	Kernel       *api.SystemKernelConfig  // nil: defaults
+	Logging      *api.SystemLoggingConfig // nil: defaults
+	Incus        *api.SeedIncus           // nil: defaults
+	Applications []string                 // none: Incus alone
+	Images       *seed.Seed               // carries the extension images
+	Unused       []string                 // sections that are there and that this release does not apply
 }
 
 // Read reads the seed of an installed machine.
@@ -132,5 +136,13 @@ func Read(host sys.Host) (First, error) {
 	if network != nil {
 		f.Network = &network.NetworkConfig
 	}
-	return f, err
+	kernel, _, kernelErr := s.Kernel()
+	if kernel != nil {
+		f.Kernel = &kernel.SystemKernelConfig
+	}
+	logging, _, loggingErr := s.Logging()
+	if logging != nil {
+		f.Logging = &logging.SystemLoggingConfig
+	}
+	return f, errors.Join(err, kernelErr, loggingErr)
 }

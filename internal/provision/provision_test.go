@@ -274,6 +274,8 @@ func TestReadOfAnInstalledSeed(t *testing.T) {
 		"applications.yaml":                   "applications: [{name: incus}, {name: debug}]\n",
 		"incus.yaml":                          "apply_defaults: true\n",
 		"network.json":                        `{"dns": {"hostname": "node1", "domain": "example.org"}}`,
+		"kernel.yaml":                         "console: [{device: /dev/ttyS0, baud_rate: 115200}]\n",
+		"logging.yaml":                        "syslog: {address: \"192.0.2.14:514\"}\n",
 		"provider.yaml":                       "anything",
 		"applications/incus_202601010000.raw": "image",
 	}))
@@ -285,13 +287,16 @@ func TestReadOfAnInstalledSeed(t *testing.T) {
 	if first.Incus == nil || !first.Incus.ApplyDefaults || first.Network == nil || first.Network.DNS.Domain != "example.org" {
 		t.Errorf("incus %+v, network %+v", first.Incus, first.Network)
 	}
+	if first.Kernel == nil || len(first.Kernel.Console) != 1 || first.Logging == nil || first.Logging.Syslog.Address != "192.0.2.14:514" {
+		t.Errorf("kernel %+v, logging %+v", first.Kernel, first.Logging)
+	}
 	if images := first.Images.Applications(); len(images) != 1 || images[0].Name != "incus" {
 		t.Errorf("images %+v, want that of Incus", images)
 	}
 }
 
 func TestReadNamesTheMistake(t *testing.T) {
-	for file, content := range map[string]string{"network.yaml": "x: 1", "incus.yaml": "x: 1", "applications.yaml": "x: 1"} {
+	for file, content := range map[string]string{"network.yaml": "x: 1", "incus.yaml": "x: 1", "applications.yaml": "x: 1", "kernel.yaml": "x: 1", "logging.yaml": "x: 1"} {
 		host := systest.New(t, systest.Sensible()).Host
 		must(t, systest.WriteSeed(host.Files, map[string]string{file: content}))
 		if _, err := provision.Read(host); err == nil || !strings.HasPrefix(err.Error(), "seed-data: "+file+":1:1: ") {

@@ -51,6 +51,14 @@ func FuzzNetwork(f *testing.F) {
 	fuzzDecode[api.SeedNetwork](f, "dns: {hostname: a}\ninterfaces:\n- name: a\n  hwaddr: 52:54:00:00:00:01\n  mtu: 1500\n")
 }
 
+func FuzzKernel(f *testing.F) {
+	fuzzDecode[api.SeedKernel](f, "console:\n- {device: /dev/ttyS0, baud_rate: 115200}\nmemory: {zram_swap_size: 1GiB}\n", "pci: {passthrough: [{vendor_id: \"10de\", product_id: \"1eb8\"}]}")
+}
+
+func FuzzLogging(f *testing.F) {
+	fuzzDecode[api.SeedLogging](f, "syslog: {address: \"192.0.2.14:514\"}\njournal: {max_age: 2h}\n")
+}
+
 func FuzzArchive(f *testing.F) {
 	var b bytes.Buffer
 	s := &Seed{sections: map[string]section{"incus": {builtIn, "incus.yaml", []byte("version: \"1\"\n")}}}
@@ -84,7 +92,7 @@ func FuzzArchive(f *testing.F) {
 }
 
 func TestEveryFieldOfASectionHasAName(t *testing.T) {
-	for _, typ := range []reflect.Type{reflect.TypeFor[api.SeedInstall](), reflect.TypeFor[api.SeedNetwork](), reflect.TypeFor[api.NetworkInterface]()} {
+	for _, typ := range []reflect.Type{reflect.TypeFor[api.SeedInstall](), reflect.TypeFor[api.SeedNetwork](), reflect.TypeFor[api.NetworkInterface](), reflect.TypeFor[api.SeedKernel](), reflect.TypeFor[api.SeedLogging]()} {
 		for _, name := range fields(typ, make(map[string]reflect.Type)) {
 			if name == "" || strings.ToLower(name) != name {
 				t.Errorf("%s has a field named %q", typ, name)

@@ -53,10 +53,12 @@ type Application struct {
 
 // handled and foreign name all sections there are: those with a getter below,
 // and those that this release passes on without reading them.
-func handled() []string { return []string{"applications", "incus", "install", "network"} }
+func handled() []string {
+	return []string{"applications", "incus", "install", "kernel", "logging", "network"}
+}
 
 func foreign() []string {
-	return []string{"kernel", "migration-manager", "operations-center", "provider", "security", "services", "update"}
+	return []string{"migration-manager", "operations-center", "provider", "security", "services", "update"}
 }
 
 // Open reads the seed of host. A machine that was given nothing has an empty
@@ -103,6 +105,14 @@ func (s *Seed) Incus() (*api.SeedIncus, bool, error) { return get[api.SeedIncus]
 // Network returns the section `network`, and whether there is one.
 func (s *Seed) Network() (*api.SeedNetwork, bool, error) {
 	return get[api.SeedNetwork](s, "network")
+}
+
+// Kernel returns the section `kernel`, and whether there is one.
+func (s *Seed) Kernel() (*api.SeedKernel, bool, error) { return get[api.SeedKernel](s, "kernel") }
+
+// Logging returns the section `logging`, and whether there is one.
+func (s *Seed) Logging() (*api.SeedLogging, bool, error) {
+	return get[api.SeedLogging](s, "logging")
 }
 
 // get decodes a section. Its error names the medium, the file, and mostly the

@@ -42,6 +42,9 @@ type Units interface {
 	Start(ctx context.Context, unit string) error
 	// Stop stops a unit and waits until its job is done.
 	Stop(ctx context.Context, unit string) error
+	// Restart stops and starts a unit, or only starts it, and waits until its
+	// job is done. What the manager keeps for the unit outlives it.
+	Restart(ctx context.Context, unit string) error
 	// Queue asks for a unit and does not wait: for what takes its time, and for
 	// targets that end this process too, such as reboot.target.
 	Queue(ctx context.Context, unit string) error

@@ -48,6 +48,14 @@ func (s *systemd) Stop(ctx context.Context, unit string) error {
 	return job(ctx, unit, "stopping", conn.StopUnitContext)
 }
 
+func (s *systemd) Restart(ctx context.Context, unit string) error {
+	conn, err := s.connect(ctx)
+	if err != nil {
+		return err
+	}
+	return job(ctx, unit, "restarting", conn.RestartUnitContext)
+}
+
 // job queues a job and waits for its result (org.freedesktop.systemd1,
 // JobRemoved: "done", "failed", "dependency", "timeout", "canceled", "skipped").
 func job(ctx context.Context, unit, doing string, queue func(context.Context, string, string, chan<- string) (int, error)) error {

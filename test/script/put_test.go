@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
@@ -31,4 +33,17 @@ func put(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	_, err = ts.Stdout().Write(out.Bytes())
 	ts.Check(err)
+}
+
+// waitGone waits until a file is not there any more.
+func waitGone(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: wait-gone FILE")
+	}
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if _, err := os.Stat(ts.MkAbs(args[0])); err != nil {
+			return
+		}
+	}
+	ts.Fatalf("%s is still there", args[0])
 }

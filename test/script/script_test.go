@@ -6,6 +6,7 @@
 //	ready                      wait until the daemon at $OS_SOCKET has brought everything up
 //	ask METHOD PATH [HEADER]   send it a request; print status, Allow, Content-Type and body
 //	put PATH FILE              send it a document; print status and body
+//	wait-gone FILE             wait until a file is not there any more
 //	send PATH FILE             post a file, "-" for none; print status and body
 //	fetch PATH FILE            post nothing, and keep the body in a file
 //
@@ -52,7 +53,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("METRICS", free.Addr().String())
 			return free.Close()
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"ready": ready, "ask": ask, "send": send, "fetch": fetch, "put": put},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"ready": ready, "ask": ask, "send": send, "fetch": fetch, "put": put, "wait-gone": waitGone},
 	})
 }
 

@@ -37,7 +37,7 @@ var sysctls = map[string]string{
 // hugepage is the size of a huge page in bytes, as on x86-64.
 const hugepage = 2 << 20
 
-// kernel writes what the kernel shows of itself.
+// kernel writes what the kernel shows of itself, and a few files of the image.
 func (t *tree) kernel(m Machine) {
 	t.write("/proc/meminfo", fmt.Sprintf("MemTotal:       %d kB\nMemFree:        %d kB\nMemAvailable:   %d kB\nHugepagesize:       %d kB\n",
 		m.Memory>>10, m.Memory>>11, m.Memory>>11, hugepage>>10))
@@ -53,6 +53,9 @@ func (t *tree) kernel(m Machine) {
 		t.write(dir+"/scaling_governor", "powersave\n")
 	}
 	t.write("/sys/module/tcp_cubic/version", "2.3\n") // built in
+	t.write("/usr/share/zoneinfo/UTC", "TZif2")
+	t.write("/usr/share/zoneinfo/Europe/Paris", "TZif2")
+	t.write("/usr/lib/systemd/system/systemd-netlogd.service", "[Service]\nExecStart=/usr/lib/systemd/systemd-netlogd\n")
 	t.pci(m)
 	t.zram(m.Memory)
 	t.write(modules+"/modules.builtin", "kernel/net/sched/sch_fq_codel.ko\nkernel/net/ipv4/tcp_cubic.ko\n")

@@ -188,6 +188,14 @@ func (u *Units) Start(_ context.Context, unit string) error {
 	return nil
 }
 
+// Restart implements sys.Units.
+func (u *Units) Restart(ctx context.Context, unit string) error {
+	if err := u.Stop(ctx, unit); err != nil {
+		return err
+	}
+	return u.Start(ctx, unit)
+}
+
 // Queue implements sys.Units.
 func (u *Units) Queue(ctx context.Context, unit string) error { return u.Start(ctx, unit) }
 

@@ -1,0 +1,39 @@
+package host
+
+import (
+	"cmp"
+	"fmt"
+
+	"github.com/incusos/incusos/api"
+)
+
+const (
+	localtime = "/etc/localtime" // localtime(5)
+	zoneinfo  = "/usr/share/zoneinfo/"
+	utc       = "UTC"
+)
+
+// CheckZone refuses a time zone that this system does not know.
+func (h *Host) CheckZone(name string) error {
+	if fi, err := h.host.Files.Stat(zoneinfo + name); name == "" || name == utc || err == nil && fi.Mode().IsRegular() {
+		return nil
+	}
+	return api.Fieldf("time.timezone", "%q is no time zone that this system knows; want one of the IANA database, such as %q", name, "Europe/Paris")
+}
+
+// setZone makes local time that of the zone the operator chose. Programs that
+// run already go on with what they have.
+func (h *Host) setZone() error {
+	name := cmp.Or(h.zone(), utc)
+	target := ".." + zoneinfo + name
+	if now, err := h.host.Files.Readlink(localtime); err == nil && (now == target || now == zoneinfo+name) {
+		return nil
+	}
+	if err := h.CheckZone(name); err != nil {
+		return err
+	}
+	if err := h.host.Files.Symlink(target, localtime); err != nil {
+		return fmt.Errorf("setting the time zone: %w", err)
+	}
+	return nil
+}
