@@ -3,7 +3,11 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -11,6 +15,7 @@ import (
 	"github.com/diskfs/go-diskfs/partition/gpt"
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 func TestMain(m *testing.M) {
@@ -59,6 +64,53 @@ func TestCommandsOfMachinesShowHowTheyAreUsed(t *testing.T) {
 			look(c)
 		}
 	}
+}
+
+// typed is a command in a page: a line that is set apart, or one in backquotes.
+var typed = regexp.MustCompile("(?m)^    (?:[a-z]+=\\$\\()?(incusos [^\n|>&)]*)|`(incusos [a-z][^`\n]*)`")
+
+// What a page tells people to type has to be understood.
+func TestCommandsInPages(t *testing.T) {
+	count := 0
+	err := filepath.WalkDir("../..", func(name string, e fs.DirEntry, err error) error {
+		if e != nil && e.IsDir() && name != "../.." && strings.HasPrefix(e.Name(), ".") {
+			return fs.SkipDir
+		}
+		if err != nil || filepath.Ext(name) != ".md" || e.Name() == "cli.md" {
+			return err
+		}
+		page, err := os.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		for _, found := range typed.FindAllStringSubmatch(string(page), -1) {
+			count++
+			if err := understand(strings.Fields(found[1] + found[2])[1:]); err != nil {
+				t.Errorf("%s: %q: %v", name, found[1]+found[2], err)
+			}
+		}
+		return nil
+	})
+	if err != nil || count < 15 {
+		t.Errorf("looked at %d commands, %v; has the form of the pages changed?", count, err)
+	}
+}
+
+// understand reads a command line without running it.
+func understand(args []string) error {
+	root := rootCommand()
+	root.InitDefaultCompletionCmd(args...)
+	c, rest, err := root.Find(args)
+	if err != nil {
+		return err
+	}
+	if err := c.ParseFlags(rest); err != nil && !errors.Is(err, pflag.ErrHelp) {
+		return err
+	}
+	if words := c.Flags().Args(); c.HasSubCommands() && len(words) > 0 {
+		return fmt.Errorf("%s has no command %q", c.CommandPath(), words[0])
+	}
+	return nil
 }
 
 func makeImage(file string) error {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net/http"
 	"slices"
@@ -64,7 +65,7 @@ func (s *stress) live() {
 	ctx, cancel := context.WithTimeout(s.t.Context(), stressTime)
 	defer cancel()
 	var wg sync.WaitGroup
-	for _, work := range []func(context.Context){s.read, s.read, s.change, s.change, s.confirm, s.plan, s.disturb} {
+	for _, work := range []func(context.Context){s.read, s.read, s.change, s.change, s.confirm, s.plan, s.archive, s.disturb} {
 		wg.Go(func() {
 			for ctx.Err() == nil {
 				work(context.WithoutCancel(ctx)) // each ends by itself
@@ -161,6 +162,9 @@ func (s *stress) change(ctx context.Context) {
 	if s.check("a change", err, http.StatusConflict) && err == nil {
 		s.writes.Add(1)
 	}
+	logging := api.SystemLoggingConfig{Journal: api.LoggingJournal{MaxSize: fmt.Sprintf("%dMiB", 64+rand.IntN(10))}}
+	err = s.m.api.Logging().Put(ctx, logging, client.TryOptions{Within: within})
+	s.check("a change of the log", err, http.StatusConflict, http.StatusNotImplemented)
 }
 
 func (s *stress) confirm(ctx context.Context) {
@@ -175,6 +179,12 @@ func (s *stress) plan(ctx context.Context) {
 	s.check("a tag", err)
 	err = s.m.api.Kernel().Put(ctx, wanted(0), client.TryOptions{IfMatch: tag})
 	s.check("a change of what was read", err, http.StatusConflict, http.StatusPreconditionFailed)
+}
+
+// archive has the daemon read everything that is saved, while it is changed.
+func (s *stress) archive(ctx context.Context) {
+	s.check("a bundle", s.m.api.Bundle(ctx, io.Discard), http.StatusNotImplemented)
+	s.check("a backup", s.m.api.Backup(ctx, io.Discard), http.StatusNotImplemented)
 }
 
 // disturb is the rest of the world.
