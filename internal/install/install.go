@@ -23,6 +23,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/incusos/incusos/api"
 	"github.com/incusos/incusos/internal/sys"
@@ -98,15 +99,19 @@ func (i *installer) partition(ctx context.Context) error {
 		return fmt.Errorf("partitioning: %w", err)
 	}
 	last := i.node(lastPartition)
-	// sfdisk made the kernel read the table; the nodes appear a little later.
-	if _, err := i.host.Exec.Run(ctx, sys.Command("udevadm", "settle", "--timeout=30", "--exit-if-exists="+last)); err != nil {
-		return fmt.Errorf("waiting for %s: %w", last, err)
-	}
-	if !i.host.Files.Exists(last) {
-		return fmt.Errorf("%s did not appear within 30 seconds of partitioning; is a partition of the disk in use?", last)
+	// sfdisk made the kernel read the table; the nodes appear a little later. They
+	// are the kernel's own: udev, which may have hundreds of events to go through
+	// on a slow machine, is not waited for.
+	ctx, cancel := context.WithTimeout(ctx, nodeTime)
+	defer cancel()
+	if err := sys.WaitFor(ctx, i.host.Files, last); err != nil {
+		return fmt.Errorf("waiting for %s after partitioning: %w; is a partition of the disk in use?", last, err)
 	}
 	return nil
 }
+
+// nodeTime is many times what a kernel needs to show new partitions.
+const nodeTime = time.Minute
 
 // commit makes what was copied durable, then the install complete.
 func (i *installer) commit(ctx context.Context) error {
