@@ -72,3 +72,10 @@ func (f faultyUnits) Restart(ctx context.Context, unit string) error {
 	}
 	return f.Units.Restart(ctx, unit)
 }
+
+func (f faultyUnits) Queue(ctx context.Context, unit string) error {
+	if err := f.fault("queue", unit); err != nil {
+		return err
+	}
+	return f.Units.Queue(ctx, unit)
+}

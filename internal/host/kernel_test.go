@@ -4,10 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/incusos/incusos/api"
 	"github.com/incusos/incusos/internal/host"
@@ -331,4 +333,51 @@ func expectNoSteps(t *testing.T, k *host.Kernel, cfg api.SystemKernelConfig) {
 	if err != nil || !p.Empty() {
 		t.Errorf("plan of what is applied: %v\n%s", err, p)
 	}
+}
+
+func TestSerialPortsGetTheirSpeed(t *testing.T) {
+	m := kernelMachine(t).Host
+	terminal := pseudoTerminal(t)
+	if err := errors.Join(m.Files.Remove(port), m.Files.Symlink(terminal, port), sys.SetSpeed(sys.NewDir("/"), terminal, 9600)); err != nil {
+		t.Fatal(err)
+	}
+	var shown []string
+	k := host.NewKernel(m, func() api.SystemKernelConfig { return api.SystemKernelConfig{} }, func(devices []string) { shown = devices })
+	cfg := api.SystemKernelConfig{Console: []api.KernelConsole{{Device: port, BaudRate: 115200}}}
+	expect := func(bits int, devices ...string) {
+		t.Helper()
+		if got, err := sys.Speed(m.Files, port); err != nil || got != bits || !slices.Equal(shown, devices) {
+			t.Errorf("speed %d, %v, shown on %q; want %d and %q", got, err, shown, bits, devices)
+		}
+	}
+	applyKernel(t, k, cfg)
+	expect(115200, port)
+	expectNoSteps(t, k, cfg)
+	cfg.Console[0].BaudRate = 0 // as it was
+	applyKernel(t, k, cfg)
+	expect(9600, port)
+	applyKernel(t, k, tuned())
+	applyKernel(t, k, api.SystemKernelConfig{})
+	expect(9600)
+}
+
+// pseudoTerminal returns the name of a terminal that nobody else uses.
+func pseudoTerminal(t *testing.T) string {
+	t.Helper()
+	person, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Skipf("no pseudoterminals: %v", err)
+	}
+	t.Cleanup(func() { person.Close() })
+	number, err := unix.IoctlGetInt(int(person.Fd()), unix.TIOCGPTN)
+	if err := errors.Join(err, unix.IoctlSetPointerInt(int(person.Fd()), unix.TIOCSPTLCK, 0)); err != nil {
+		t.Fatal(err)
+	}
+	name := fmt.Sprintf("/dev/pts/%d", number)
+	keep, err := os.OpenFile(name, os.O_RDWR|unix.O_NOCTTY, 0) // its mode goes with whoever has it open
+	if err != nil {
+		t.Skipf("no pseudoterminals: %v", err)
+	}
+	t.Cleanup(func() { keep.Close() })
+	return name
 }

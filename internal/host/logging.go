@@ -152,8 +152,17 @@ func (l *Log) forward(ctx context.Context, s api.LoggingSyslog) ([]step, error) 
 	}
 	where := s.Address + " over " + cmp.Or(s.Protocol, "udp")
 	return []step{newStep("send", "the log to "+where, func(ctx context.Context) error {
-		return inOrder(d.begin, d.write, func() error { return l.host.Units.Restart(ctx, netlogd) }, d.done)
+		return inOrder(d.begin, d.write, func() error { return l.startForwarder(ctx, state) }, d.done)
 	})}, nil
+}
+
+// startForwarder has the forwarder read its file.
+func (l *Log) startForwarder(ctx context.Context, state string) error {
+	if state == "inactive" {
+		// Early in the boot it has to wait for the network, and nothing here for it.
+		return l.host.Units.Queue(ctx, netlogd)
+	}
+	return l.host.Units.Restart(ctx, netlogd)
 }
 
 // netlogdConfig is the content of netlogdFile (systemd-netlogd(8)), "" for no

@@ -39,6 +39,17 @@ func TestLogIsKeptAndSent(t *testing.T) {
 	expectLog(t, rig, "[Journal]\nSystemMaxUse=1073741824\nMaxRetentionSec=864000s\nMaxFileSec=108000s\n",
 		"[Network]\nAddress=192.0.2.14:6514\nProtocol=tls\nLogFormat=rfc3339\n", "active")
 
+	moved := sent()
+	moved.Syslog.Address = "[2001:db8::14]:514"
+	rig.Units.Fail(netlogd, errors.New("no such library"))
+	if err := l.Apply(t.Context(), moved); err == nil || !strings.Contains(err.Error(), "cannot send the log to [2001:db8::14]:514 over tls: no such library") {
+		t.Errorf("a forwarder that does not start: %v", err)
+	}
+	if err := l.Apply(t.Context(), moved); err == nil {
+		t.Error("a forwarder that does not start is forgotten")
+	}
+	rig.Units.Fail(netlogd, nil)
+
 	applyLog(t, l, api.SystemLoggingConfig{})
 	expectLog(t, rig, "", "", "inactive")
 	expectNoLogSteps(t, l, api.SystemLoggingConfig{})

@@ -82,7 +82,7 @@ func makeChange(r *http.Request, config any, within string, c changer) (any, err
 	if r.URL.Query().Has("dry-run") {
 		plan, err := c.plan(r.Context())
 		if err != nil {
-			return nil, err
+			return nil, inConfig(err)
 		}
 		return plan.DryRun(), nil
 	}
