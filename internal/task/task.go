@@ -150,15 +150,30 @@ func (m *Manager) admit(k Kind, description string, arg json.RawMessage) (*job, 
 		return nil, errClosed()
 	}
 	key := k.key(arg)
-	for _, j := range m.jobs {
-		if j.key == key {
-			return nil, api.Errorf(api.Conflict, "task %s is at work on the same: %s; wait until it has ended or cancel it", j.record.ID, j.record.Description)
-		}
+	if err := m.busy(key); err != nil {
+		return nil, err
 	}
 	return newJob(record{Schema: schema, Arg: arg, Task: api.Task{
 		ID: strconv.Itoa(m.last + 1), Kind: k.Name, Description: description, Status: api.TaskRunning,
 		Started: time.Now().UTC().Truncate(time.Millisecond), CanCancel: k.Cancel,
 	}}, key), nil
+}
+
+// Busy returns the api.Conflict that Start would, if a task with this key runs.
+func (m *Manager) Busy(key string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.busy(key)
+}
+
+// busy is Busy for one who holds mu.
+func (m *Manager) busy(key string) error {
+	for _, j := range m.jobs {
+		if j.key == key {
+			return api.Errorf(api.Conflict, "task %s is at work on the same: %s; wait until it has ended or cancel it", j.record.ID, j.record.Description)
+		}
+	}
+	return nil
 }
 
 func newJob(r record, key string) *job { return &job{record: r, key: key, ended: make(chan struct{})} }

@@ -46,17 +46,23 @@ type incusDB struct {
 const (
 	incusDir    = "/var/lib/incus"
 	incusSocket = incusDir + "/unix.socket"
-	incusFile   = incusDir + "/pretend.json"
+	incusFile   = incusDir + "/database/pretend.json"
+	incusLog    = "/var/log/incus/incusd.log"
 )
 
 // NewIncus puts Incus behind incus.service of rig.
 func NewIncus(rig *Rig) *Incus {
-	f := &Incus{files: rig.Host.Files, db: incusDB{Config: object{}, Objects: map[string]object{
-		"/1.0/profiles/default": {"name": "default"},
-		"/1.0/projects/default": {"name": "default"},
-	}}}
+	f := &Incus{files: rig.Host.Files, db: newIncusDB()}
 	rig.Units.Model("incus.service", f.start, f.stop)
 	return f
+}
+
+// newIncusDB is what Incus has at its first start.
+func newIncusDB() incusDB {
+	return incusDB{Config: object{}, Objects: map[string]object{
+		"/1.0/profiles/default": {"name": "default"},
+		"/1.0/projects/default": {"name": "default"},
+	}}
 }
 
 // start serves the socket. It is made by way of its directory, since the names
@@ -88,13 +94,17 @@ func (f *Incus) load() error {
 		return err
 	}
 	b, err := f.files.ReadFile(incusFile)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
+	f.db = newIncusDB()
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
 		return err
+	default:
+		if err := json.Unmarshal(b, &f.db); err != nil {
+			return fmt.Errorf("the database of Incus: %w", err)
+		}
 	}
-	return json.Unmarshal(b, &f.db)
+	return errors.Join(f.save(), f.files.MkdirAll(path.Dir(incusLog), 0o755), os.WriteFile(f.files.Path(incusLog), []byte("Starting up\n"), 0o600))
 }
 
 func (f *Incus) save() error {
@@ -102,7 +112,15 @@ func (f *Incus) save() error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(f.files.Path(incusFile), b, 0o600)
+	name := f.files.Path(incusFile)
+	return errors.Join(os.MkdirAll(path.Dir(name), 0o700), os.WriteFile(name, b, 0o600))
+}
+
+// keep saves what somebody changed, unless Incus was never started.
+func (f *Incus) keep() {
+	if f.files.Exists(incusFile) {
+		_ = f.save() // the next request says so
+	}
 }
 
 func (f *Incus) stop() error {
@@ -131,6 +149,7 @@ func (f *Incus) Configure(key, value string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.db.Config[key] = value
+	f.keep()
 }
 
 // Object returns what is at a path of the API such as "/1.0/networks/incusbr0";
@@ -146,6 +165,7 @@ func (f *Incus) Put(p string, o map[string]any) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.db.Objects[p] = o
+	f.keep()
 }
 
 // Changes returns how many requests changed something.

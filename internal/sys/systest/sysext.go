@@ -18,6 +18,7 @@ type Sysext struct {
 	files sys.Dir
 	mu    sync.Mutex
 	base  map[string]string // extension to the target of its link
+	bad   []string          // names or images that are not taken
 }
 
 // NewSysext adds systemd-sysext to the programs of rig.
@@ -25,6 +26,14 @@ func NewSysext(rig *Rig) *Sysext {
 	s := &Sysext{files: rig.Host.Files}
 	rig.Programs.Model("systemd-sysext", s.run)
 	return s
+}
+
+// Refuse makes an extension, by its name or its image, one that is left out, as
+// those are whose signature is not trusted.
+func (s *Sysext) Refuse(nameOrImage string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.bad = append(s.bad, nameOrImage)
 }
 
 // Boot merges what is there, as systemd-sysext.service does before the daemon
@@ -72,7 +81,8 @@ func (s *Sysext) refresh() error {
 		if !path.IsAbs(target) {
 			target = path.Join(dir, target)
 		}
-		if name, ok := strings.CutSuffix(e.Name(), ".raw"); ok && s.files.Exists(target) {
+		name, ok := strings.CutSuffix(e.Name(), ".raw")
+		if ok && s.files.Exists(target) && !slices.Contains(s.bad, name) && !slices.Contains(s.bad, target) {
 			s.base[name] = target
 		}
 	}

@@ -266,6 +266,8 @@ func (z *ZFS) zfs(_ context.Context, c sys.Cmd) ([]byte, error) {
 			return nil, z.tryKey(c.Args[len(c.Args)-1], strings.TrimPrefix(c.Args[i+1], "file://"))
 		}
 		return nil, z.loadKey(c.Args[1])
+	case "destroy":
+		return nil, z.destroy(c.Args[len(c.Args)-1])
 	}
 	return nil, &sys.ExecError{Name: "zfs", Code: 2, Stderr: "unrecognized command '" + c.Args[0] + "'"}
 }
