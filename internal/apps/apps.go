@@ -5,6 +5,12 @@
 //	incus.go    the REST API of Incus, as far as needed
 //	preseed.go  what Incus is set up with                (pure)
 //	setup.go    setting it up, once, and going on where that was cut
+//	config.go   what the operator wants of an application
+//	desk.go     requests: what cannot be is refused, the rest becomes a task
+//	work.go     the tasks; restore.go and reset.go have the longer ones
+//	backup.go   archives of what Incus keeps, and of its logs
+//	unpack.go   reading such an archive                  (trusts nothing)
+//	mounts.go   taking file systems off a directory before it is removed
 //
 // An image lies in /var/lib/incus-os-extensions/VERSION/NAME.raw and is active
 // by a link in /var/lib/extensions. systemd-sysext merges active images early
@@ -12,7 +18,7 @@
 //
 // Incus asks this system's own API for services while it starts and waits for
 // the answer. Nothing here is locked while Incus starts, except against a
-// second Reconcile.
+// second Reconcile and against tasks.
 //
 // Where images come from is the business of internal/seed and internal/update;
 // the ZFS pool below Incus is that of internal/storage. Areas do not know each
@@ -31,6 +37,7 @@ import (
 	"time"
 
 	"github.com/incusos/incusos/api"
+	"github.com/incusos/incusos/internal/change"
 	"github.com/incusos/incusos/internal/store"
 	"github.com/incusos/incusos/internal/sys"
 )
@@ -51,20 +58,36 @@ type Source interface {
 // Options is what the operator and the medium say about applications.
 type Options struct {
 	Wanted   []string       // names; none is Incus alone
-	Source   Source         // nil: no images but those stored
+	Source   Source         // nil: ask Seed when an image is missing
 	Incus    *api.SeedIncus // nil: apply defaults
 	Progress func(name string, done, total uint64)
+
+	// Seed reads the seed again, for an image that was not wanted at first and
+	// for a factory reset. Nil: there is none.
+	Seed func() (Source, *api.SeedIncus, error)
+
+	Gate    *change.Gate  // shared with all other documents; nil: one of its own
+	Changed func()        // told when a task has changed what is installed; may be nil
+	Pause   time.Duration // that the answer to a request has before Incus, which passes it on, is stopped; 0: a second
 }
 
-// Saved is the document applications.json: how far things have come.
+// Saved is the document applications.json: what the operator wants, and how far
+// things have come.
 type Saved struct {
 	Initialized bool              `json:"initialized"`         // Incus was set up; never again
 	Version     string            `json:"version,omitempty"`   // image that was set up
 	Preseeded   []string          `json:"preseeded,omitempty"` // sections of the preseed that are done
 	Populated   map[string]string `json:"populated,omitempty"` // application to the image whose users and directories exist
+
+	Installed []string                         `json:"installed,omitempty"` // all there should be; none: not known yet
+	Config    map[string]api.ApplicationConfig `json:"config,omitempty"`    // by application
+	Restored  map[string]time.Time             `json:"restored,omitempty"`  // when a backup of it was put back
 }
 
-const incusName = "incus"
+const (
+	incusName = "incus"
+	incusUnit = "incus.service"
+)
 
 // answerTime is how long Incus may take until it answers. Its first start
 // makes keys and a database, and it is slow on a busy machine.
@@ -76,11 +99,14 @@ type Apps struct {
 	saved   *store.Document[Saved]
 	options Options
 
-	running sync.Mutex // held by Reconcile
+	turn   chan struct{} // full while the machine is brought to something
+	saving sync.Mutex    // held while saved changes
 
 	mu       sync.Mutex // guards what follows; never held while waiting
 	server   string     // version of Incus as it says itself
 	warnings []string
+	seed     *api.SeedIncus                                    // that Incus is set up with
+	managers map[string]*change.Manager[api.ApplicationConfig] // by application
 }
 
 // New returns the applications of host. saved is the document
@@ -95,21 +121,61 @@ func New(host sys.Host, saved *store.Document[Saved], options Options) *Apps {
 	if options.Progress == nil {
 		options.Progress = func(string, uint64, uint64) {}
 	}
-	return &Apps{host: host, saved: saved, options: options}
+	if options.Gate == nil {
+		options.Gate = change.NewGate(nil)
+	}
+	if options.Changed == nil {
+		options.Changed = func() {}
+	}
+	if options.Pause == 0 {
+		options.Pause = time.Second
+	}
+	return &Apps{
+		host: host, saved: saved, options: options, turn: make(chan struct{}, 1), seed: options.Incus,
+		managers: make(map[string]*change.Manager[api.ApplicationConfig]),
+	}
 }
 
 // Name is the area's name in health reports.
 func (a *Apps) Name() string { return "applications" }
 
-// Reconcile installs and starts what is wanted; see Apply.
-func (a *Apps) Reconcile(ctx context.Context) error { return a.Apply(ctx) }
+// Reconcile installs and starts what is wanted; see Apply. While a task is at
+// work it does nothing: the task has that done when it ends.
+func (a *Apps) Reconcile(ctx context.Context) error {
+	select {
+	case a.turn <- struct{}{}:
+		defer a.leave()
+		return a.apply(ctx)
+	default:
+		return nil
+	}
+}
 
 // Apply installs, merges and starts the wanted applications and sets Incus up
 // if that has not been done. After an interruption at any point, applying again
 // continues.
 func (a *Apps) Apply(ctx context.Context) error {
-	a.running.Lock()
-	defer a.running.Unlock()
+	if err := a.enter(ctx); err != nil {
+		return err
+	}
+	defer a.leave()
+	return a.apply(ctx)
+}
+
+// enter waits until nobody else changes the machine's applications.
+func (a *Apps) enter(ctx context.Context) error {
+	select {
+	case a.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("waiting until the applications are not being changed: %w", context.Cause(ctx))
+	}
+}
+
+func (a *Apps) leave() { <-a.turn }
+
+// apply is Apply for one who has entered.
+func (a *Apps) apply(ctx context.Context) error {
 	p, err := a.Plan(ctx)
 	if err != nil {
 		return err
@@ -117,34 +183,52 @@ func (a *Apps) Apply(ctx context.Context) error {
 	if err := a.applyImages(ctx, p); err != nil {
 		return err
 	}
-	if !slices.Contains(a.options.Wanted, incusName) {
-		return nil
+	configs := a.configure(ctx, p.names())
+	if p.want[incusName] == "" {
+		return configs
 	}
+	if err := a.startIncus(ctx); err != nil {
+		return errors.Join(configs, err)
+	}
+	return errors.Join(configs, a.reach(ctx))
+}
+
+// startIncus starts what Incus consists of and returns once it answers.
+func (a *Apps) startIncus(ctx context.Context) error {
 	for _, unit := range incusUnits() {
 		if err := a.host.Units.Start(ctx, unit); err != nil {
 			return err
 		}
 	}
-	return a.reach(ctx)
+	version, err := dial(a.host.Files).version(ctx, answerTime)
+	if err != nil {
+		return err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.server = version
+	return nil
+}
+
+// update changes the document; what others change meanwhile stays.
+func (a *Apps) update(change func(*Saved)) error {
+	a.saving.Lock()
+	defer a.saving.Unlock()
+	s := a.saved.Get()
+	change(&s)
+	return a.saved.Set(s)
 }
 
 // incusUnits returns what Incus consists of, in the order of starting. The last
 // one starts nothing more; it is what stops instances in good order when the
 // machine is turned off.
 func incusUnits() []string {
-	return []string{"lxcfs.service", "incus.socket", "incus.service", "incus-startup.service"}
+	return []string{lxcfsUnit, "incus.socket", incusUnit, "incus-startup.service"}
 }
 
-// reach waits until Incus answers, sets it up and looks at who may log in.
+// reach sets Incus up and looks at who may log in.
 func (a *Apps) reach(ctx context.Context) error {
 	c := dial(a.host.Files)
-	version, err := c.version(ctx, answerTime)
-	if err != nil {
-		return err
-	}
-	a.mu.Lock()
-	a.server = version
-	a.mu.Unlock()
 	setup := a.setUp(ctx, c)
 	locked, err := c.nobodyTrusted(ctx)
 	if err != nil {
@@ -176,7 +260,7 @@ func (a *Apps) Documents() (map[string]api.Application, error) {
 	a.mu.Lock()
 	server := a.server
 	a.mu.Unlock()
-	initialized := a.saved.Get().Initialized
+	saved := a.saved.Get()
 	all := make(map[string]api.Application)
 	for name, image := range active {
 		versions, err := a.stored(name)
@@ -185,10 +269,13 @@ func (a *Apps) Documents() (map[string]api.Application, error) {
 		}
 		s := api.ApplicationState{Initialized: true, Version: versionOf(image), FriendlyVersion: versionOf(image), AvailableVersions: versions}
 		if name == incusName {
-			s.IsPrimary, s.Initialized = true, initialized
+			s.IsPrimary, s.Initialized = true, saved.Initialized
 			s.FriendlyVersion = strings.TrimSpace(fmt.Sprintf("%s [%s]", server, s.Version))
 		}
-		all[name] = api.Application{State: s}
+		if when, ok := saved.Restored[name]; ok {
+			s.LastRestored = &when
+		}
+		all[name] = api.Application{State: s, Config: a.config(name)}
 	}
 	return all, nil
 }

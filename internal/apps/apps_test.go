@@ -143,7 +143,7 @@ func TestFirstBoot(t *testing.T) {
 	must(t, err)
 	want := map[string]api.Application{"incus": {State: api.ApplicationState{
 		IsPrimary: true, Initialized: true, FriendlyVersion: "7.0.2 [" + version + "]", Version: version, AvailableVersions: []string{version},
-	}}}
+	}, Config: api.ApplicationConfig{LXCFS: &api.ApplicationLXCFS{}}}}
 	if !reflect.DeepEqual(docs, want) {
 		t.Errorf("documents:\n%+v\nwant:\n%+v", docs, want)
 	}

@@ -11,6 +11,7 @@ import (
 // A cutter cuts one effect, the one numbered at.
 type cutter struct {
 	at    int
+	power bool // and all that come after it
 	mu    sync.Mutex
 	count int
 }
@@ -18,7 +19,7 @@ type cutter struct {
 func (c *cutter) fault(string, string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.count++; c.count == c.at {
+	if c.count++; c.count == c.at || c.power && c.count > c.at {
 		return errors.New("cut")
 	}
 	return nil
@@ -63,9 +64,21 @@ func (f faultyUnits) Start(ctx context.Context, unit string) error {
 	return f.Units.Start(ctx, unit)
 }
 
+func (f faultyUnits) Stop(ctx context.Context, unit string) error {
+	if err := f.fault("stop", unit); err != nil {
+		return err
+	}
+	return f.Units.Stop(ctx, unit)
+}
+
 func (f faultyUnits) Reload(ctx context.Context) error {
 	if err := f.fault("reload", ""); err != nil {
 		return err
 	}
 	return f.Units.Reload(ctx)
 }
+
+// full is file systems on which there is no room.
+type full struct{ sys.Mounter }
+
+func (full) Usage(string) (size, free uint64, err error) { return 4 << 30, 1 << 20, nil }

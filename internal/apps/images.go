@@ -34,10 +34,11 @@ const policy = "--image-policy=root=signed+absent:usr=signed+absent"
 
 // A Plan is what there is to do with images. The zero Plan is nothing.
 type Plan struct {
-	Copy     []Image           // from the source into the store
-	Activate map[string]string // application to stored image
-	Refresh  bool              // merge what is active
-	Populate bool              // users and directories are missing
+	Copy       []Image           // from the source into the store
+	Activate   map[string]string // application to stored image
+	Deactivate []string          // applications that are not wanted any more
+	Refresh    bool              // merge what is active
+	Populate   bool              // users and directories are missing
 
 	want   map[string]string // application to stored image, all of them
 	merged map[string]string // likewise, before anything is done
@@ -45,8 +46,11 @@ type Plan struct {
 
 // Empty reports whether everything wanted is merged.
 func (p Plan) Empty() bool {
-	return len(p.Copy) == 0 && len(p.Activate) == 0 && !p.Refresh && !p.Populate
+	return len(p.Copy) == 0 && len(p.Activate) == 0 && len(p.Deactivate) == 0 && !p.Refresh && !p.Populate
 }
+
+// names returns the applications that are wanted.
+func (p Plan) names() []string { return slices.Sorted(maps.Keys(p.want)) }
 
 // String lists the steps, one a line.
 func (p Plan) String() string {
@@ -56,6 +60,9 @@ func (p Plan) String() string {
 	}
 	for _, name := range slices.Sorted(maps.Keys(p.Activate)) {
 		fmt.Fprintf(&b, "activate %s %s\n", name, versionOf(p.Activate[name]))
+	}
+	for _, name := range p.Deactivate {
+		fmt.Fprintf(&b, "deactivate %s\n", name)
 	}
 	if p.Refresh {
 		b.WriteString("merge the active images\n")
@@ -67,7 +74,10 @@ func (p Plan) String() string {
 }
 
 // Plan compares what is wanted with what is merged. It changes nothing.
-func (a *Apps) Plan(ctx context.Context) (Plan, error) {
+func (a *Apps) Plan(ctx context.Context) (Plan, error) { return a.plan(ctx, nil) }
+
+// plan is Plan with images that take the place of those that are active.
+func (a *Apps) plan(ctx context.Context, instead map[string]string) (Plan, error) {
 	active, err := a.active()
 	if err != nil {
 		return Plan{}, err
@@ -78,10 +88,13 @@ func (a *Apps) Plan(ctx context.Context) (Plan, error) {
 	}
 	p := Plan{Activate: make(map[string]string), want: make(map[string]string), merged: merged}
 	populated := a.saved.Get().Populated
-	for _, name := range a.options.Wanted {
+	for _, name := range a.wanted(active) {
 		image, source, err := a.choose(name, active)
 		if err != nil {
 			return Plan{}, err
+		}
+		if other, ok := instead[name]; ok {
+			image, source = other, nil
 		}
 		if source != nil {
 			p.Copy = append(p.Copy, *source)
@@ -93,7 +106,33 @@ func (a *Apps) Plan(ctx context.Context) (Plan, error) {
 		p.Refresh = p.Refresh || merged[name] != image
 		p.Populate = p.Populate || populated[name] != image
 	}
+	p.drop(active)
 	return p, nil
+}
+
+// drop adds to a plan what is active or merged and not wanted any more. What was
+// merged without a stored image is not ours.
+func (p *Plan) drop(active map[string]string) {
+	for _, name := range slices.Sorted(maps.Keys(active)) {
+		if p.want[name] == "" {
+			p.Deactivate = append(p.Deactivate, name)
+			p.Refresh = true
+		}
+	}
+	for name, image := range p.merged {
+		p.Refresh = p.Refresh || image != "" && p.want[name] == ""
+	}
+}
+
+// wanted returns the applications that the machine should have. Documents of
+// earlier releases do not say: then it is what it has and what the seed asks for.
+func (a *Apps) wanted(active map[string]string) []string {
+	if list := a.saved.Get().Installed; len(list) > 0 {
+		return list
+	}
+	all := slices.Concat(a.options.Wanted, slices.Collect(maps.Keys(active)))
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 // choose returns the image an application should run: the active one, else one
@@ -116,14 +155,63 @@ func (a *Apps) choose(name string, active map[string]string) (image string, sour
 	if len(versions) > 0 {
 		return imagePath(name, versions[len(versions)-1]), nil, nil
 	}
-	if a.options.Source != nil {
-		for _, i := range a.options.Source.Applications() {
-			if i.Name == name && plainVersion(i.Version) {
-				return imagePath(name, i.Version), &i, nil
+	if i, ok := a.supplied(name); ok {
+		return imagePath(name, i.Version), &i, nil
+	}
+	return "", nil, fmt.Errorf("there is no image of application %q, neither stored nor in the seed; make the install medium again with it", name)
+}
+
+// source returns where images come from that are not stored; nil is nowhere.
+func (a *Apps) source() Source {
+	if a.options.Source != nil || a.options.Seed == nil {
+		return a.options.Source
+	}
+	source, _, err := a.options.Seed()
+	if err != nil {
+		slog.Warn("Cannot read the seed for the images in it", "err", err)
+		return nil
+	}
+	return source
+}
+
+// available returns the applications that there is an image of.
+func (a *Apps) available() ([]string, error) {
+	images := make(map[string]bool)
+	versions, err := a.host.Files.ReadDir(storeDir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("listing the stored applications: %w", err)
+	}
+	for _, v := range versions {
+		entries, err := a.host.Files.ReadDir(path.Join(storeDir, v.Name()))
+		if err != nil {
+			return nil, fmt.Errorf("listing the stored applications: %w", err)
+		}
+		for _, e := range entries {
+			if name, ok := strings.CutSuffix(e.Name(), suffix); ok && api.ApplicationName(name) {
+				images[name] = true
 			}
 		}
 	}
-	return "", nil, fmt.Errorf("there is no image of application %q, neither stored nor in the seed; make the install medium again with it", name)
+	if source := a.source(); source != nil {
+		for _, i := range source.Applications() {
+			images[i.Name] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(images)), nil
+}
+
+// supplied returns the image of an application that the source has.
+func (a *Apps) supplied(name string) (Image, bool) {
+	source := a.source()
+	if source == nil {
+		return Image{}, false
+	}
+	all := source.Applications()
+	n := slices.IndexFunc(all, func(i Image) bool { return i.Name == name && plainVersion(i.Version) })
+	if n < 0 {
+		return Image{}, false
+	}
+	return all[n], true
 }
 
 func imagePath(name, version string) string { return path.Join(storeDir, version, name+suffix) }
@@ -249,8 +337,13 @@ func (a *Apps) applyImages(ctx context.Context, p Plan) error {
 		return err
 	}
 	for _, image := range p.Copy {
-		if err := a.install(ctx, image); err != nil {
+		if err := a.install(ctx, image, a.options.Progress); err != nil {
 			return err
+		}
+	}
+	for _, name := range p.Deactivate {
+		if err := a.host.Files.Remove(path.Join(activeDir, name+suffix)); err != nil {
+			return fmt.Errorf("deactivating application %q: %w", name, err)
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(p.Activate)) {
@@ -281,8 +374,12 @@ func (a *Apps) recordMerged(images map[string]string) error {
 }
 
 // install copies an image from the source into the store.
-func (a *Apps) install(ctx context.Context, image Image) (err error) {
-	r, err := a.options.Source.OpenApplication(image.Name)
+func (a *Apps) install(ctx context.Context, image Image, progress func(name string, done, total uint64)) (err error) {
+	source := a.source()
+	if source == nil {
+		return fmt.Errorf("storing application %q: the seed with its image is gone", image.Name)
+	}
+	r, err := source.OpenApplication(image.Name)
 	if err != nil {
 		return err
 	}
@@ -292,7 +389,7 @@ func (a *Apps) install(ctx context.Context, image Image) (err error) {
 	if err != nil {
 		return fmt.Errorf("storing application %q: %w", image.Name, err)
 	}
-	meter := &meter{ctx: ctx, r: r, report: func(done uint64) { a.options.Progress(image.Name, done, image.Size) }}
+	meter := &meter{ctx: ctx, r: r, report: func(done uint64) { progress(image.Name, done, image.Size) }}
 	n, err := io.Copy(w, meter)
 	if err == nil && uint64(n) != image.Size { //nolint:gosec // a count
 		err = fmt.Errorf("the seed ends after %d of %d bytes; make the install medium again", n, image.Size)
@@ -348,10 +445,17 @@ func (a *Apps) refresh(ctx context.Context, want map[string]string) error {
 	}
 	for _, name := range slices.Sorted(maps.Keys(want)) {
 		if !slices.Contains(names, name) {
-			return fmt.Errorf("application %q %s was not accepted; it is not signed for this machine or made for another release, see the log of systemd-sysext", name, versionOf(want[name]))
+			return &notAcceptedError{name, versionOf(want[name])}
 		}
 	}
 	return nil
+}
+
+// A notAcceptedError reports an image that systemd-sysext leaves out.
+type notAcceptedError struct{ name, version string }
+
+func (e *notAcceptedError) Error() string {
+	return fmt.Sprintf("application %q %s was not accepted; it is not signed for this machine or made for another release, see the log of systemd-sysext", e.name, e.version)
 }
 
 // populate makes what the images bring known: units, users, directories.
@@ -370,7 +474,7 @@ func (a *Apps) populate(ctx context.Context, want map[string]string) error {
 	if err != nil {
 		return fmt.Errorf("making the directories of applications: %w", err)
 	}
-	s := a.saved.Get()
-	s.Populated = want
-	return a.saved.Set(s)
+	return a.update(func(s *Saved) {
+		s.Populated, s.Installed = want, slices.Sorted(maps.Keys(want))
+	})
 }

@@ -30,7 +30,10 @@ func (a *Apps) setUp(ctx context.Context, c *incus) error {
 	if saved.Initialized {
 		return nil
 	}
-	p, err := parse(*a.options.Incus)
+	a.mu.Lock()
+	seed := *a.seed
+	a.mu.Unlock()
+	p, err := parse(seed)
 	if err != nil {
 		return fmt.Errorf("setting up Incus: %w", err)
 	}
@@ -44,16 +47,17 @@ func (a *Apps) setUp(ctx context.Context, c *incus) error {
 			continue
 		}
 		saved.Preseeded = append(saved.Preseeded, step.key)
-		if err := a.saved.Set(saved); err != nil {
+		if err := a.update(func(s *Saved) { s.Preseeded = saved.Preseeded }); err != nil {
 			return errors.Join(append(all, err)...)
 		}
 	}
 	if len(all) > 0 {
 		return errors.Join(all...)
 	}
-	saved.Initialized, saved.Preseeded = true, nil
-	saved.Version = versionOf(saved.Populated[incusName])
-	return a.saved.Set(saved)
+	return a.update(func(s *Saved) {
+		s.Initialized, s.Preseeded = true, nil
+		s.Version = versionOf(s.Populated[incusName])
+	})
 }
 
 func contains(all, wanted []string) bool {
@@ -67,7 +71,7 @@ type step struct {
 }
 
 func (a *Apps) steps(c *incus, p preseed) []step {
-	steps := []step{{key: configKey, run: func(ctx context.Context) error { return a.configure(ctx, c, p.config) }}}
+	steps := []step{{key: configKey, run: func(ctx context.Context) error { return a.configureIncus(ctx, c, p.config) }}}
 	for _, s := range sections() {
 		steps = append(steps, step{key: s.key, needs: s.needs, run: func(ctx context.Context) error {
 			for _, i := range p.items[s.key] {
@@ -81,7 +85,7 @@ func (a *Apps) steps(c *incus, p preseed) []step {
 	return steps
 }
 
-func (a *Apps) configure(ctx context.Context, c *incus, config map[string]any) error {
+func (a *Apps) configureIncus(ctx context.Context, c *incus, config map[string]any) error {
 	if err := c.do(ctx, http.MethodPatch, "/1.0", map[string]any{"config": config}, nil); err != nil {
 		return fmt.Errorf("config: %w", err)
 	}

@@ -22,7 +22,8 @@ import (
 
 // Wire returns the parts of the daemon for a machine: its saved documents, and
 // the areas that bring the machine to them. First reads the seed; it is called
-// only while there is something to take from it.
+// while there is something to take from it, and when an application is added or
+// reset.
 func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Options {
 	restore := finishRestore(m) // before anything is loaded
 	networkDoc := load[api.NetworkConfig](m.Files, "network")
@@ -53,19 +54,18 @@ func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Opti
 	seals := seal.New(m, func() bool { return securityDoc.get().RecoveryKeys })
 	stores := storage.New(m)
 	networks := network.New(m, networkDoc.get)
-	applications := apps.New(m, appsDoc.saved, apps.Options{
-		Wanted: seed.Applications, Source: seed.Images, Incus: seed.Incus,
-		Progress: func(name string, done, total uint64) { screen.Progress("installing "+name, done, total) },
-	})
+	applications := newApps(m, appsDoc, seed, first, screen, gate, wake)
+	tasks, taskArea := newTasks(m, screen, appKinds(appsDoc, applications))
 	return Options{
 		Host:    m,
 		Console: screen,
 		Wake:    wake,
+		Tasks:   tasks,
 		News:    news,
 		Also:    []Server{door},
 		// The network comes before the pools: addresses arrive while those open.
 		Areas: []Area{
-			restore, seedArea{seedErr}, hosts, kernel, logging, securityDoc.guard(seals), networkDoc.guard(networks), fallback,
+			restore, seedArea{seedErr}, taskArea, hosts, kernel, logging, securityDoc.guard(seals), networkDoc.guard(networks), fallback,
 			storageDoc.guard(stores), reported{appsDoc.guard(applications), door.Applications},
 		},
 		Machine: rest.Machine{
@@ -77,7 +77,8 @@ func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Opti
 			Network:          networkResource(networkDoc, networks),
 			Security:         securityResource(securityDoc, seals),
 			Storage:          storageResource(storageDoc, stores),
-			Applications:     installed{appsDoc.err, applications},
+			Applications:     desk{apps.NewDesk(applications, tasks, appsDoc.err)},
+			Tasks:            tasks,
 			Actions: map[string]rest.Action{
 				"/1.0/system/security/:retrieved": acknowledge(securityDoc),
 			},

@@ -6,6 +6,7 @@
 //	loop.go    when areas are brought to what is wanted, and again
 //	status.go  what the console shows
 //	serve.go   the unix socket
+//	apps.go    what applications and tasks need
 //	early.go   what the early boot left in /run
 //	debug.go   what whoever searches for a fault gets to see
 //	figures.go  figures for Incus and Prometheus
@@ -29,6 +30,7 @@ import (
 	"github.com/incusos/incusos/internal/console"
 	"github.com/incusos/incusos/internal/rest"
 	"github.com/incusos/incusos/internal/sys"
+	"github.com/incusos/incusos/internal/task"
 )
 
 // An Area is a part of the machine that can be brought to what is wanted.
@@ -54,6 +56,7 @@ type Options struct {
 	Machine  rest.Machine     // what the API answers from
 	Warnings func() []string  // what needs attention although it works
 	Metrics  string           // TCP address to serve figures at; "" is nowhere
+	Tasks    *task.Manager    // stopped with the daemon; nil: none
 	Wake     chan struct{}    // sent to when all areas should be reconciled soon; nil: a new one
 	News     chan struct{}    // sent to when the console should be drawn anew; nil: never
 	Also     []Server         // serve the same API
@@ -134,6 +137,9 @@ func (d *Daemon) run(ctx context.Context) error {
 	d.loop.run(ctx, links)
 
 	notify(sdnotify.SdNotifyStopping)
+	if err := d.closeTasks(); err != nil {
+		slog.Warn("Tasks did not stop", "err", err)
+	}
 	stop(srv)
 	if d.figures != nil {
 		d.figures.stop()

@@ -2,8 +2,6 @@ package daemon
 
 import (
 	"context"
-	"maps"
-	"slices"
 	"time"
 
 	"github.com/incusos/incusos/api"
@@ -106,6 +104,3 @@ func trial(gate *change.Gate) *api.Trial {
 	}
 	return &api.Trial{Resource: p.Resource, Deadline: p.Deadline.UTC().Format(time.RFC3339)}
 }
-
-// sortedKeys returns the names in a map.
-func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
