@@ -300,6 +300,8 @@ func (t *types) word(e ast.Expr) string {
 			return "anything"
 		case strings.Contains(e.Name, "int"):
 			return "whole number"
+		case e.Name == "float64":
+			return "number"
 		}
 	case *ast.StarExpr:
 		return t.word(e.X)

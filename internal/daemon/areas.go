@@ -13,6 +13,7 @@ import (
 	"github.com/incusos/incusos/internal/host"
 	"github.com/incusos/incusos/internal/listener"
 	"github.com/incusos/incusos/internal/network"
+	"github.com/incusos/incusos/internal/resources"
 	"github.com/incusos/incusos/internal/rest"
 	"github.com/incusos/incusos/internal/seal"
 	"github.com/incusos/incusos/internal/storage"
@@ -82,9 +83,10 @@ func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Opti
 			Actions: map[string]rest.Action{
 				"/1.0/system/security/:retrieved": acknowledge(securityDoc),
 			},
-			Audit: log,
-			Power: hosts,
-			Trial: func() *api.Trial { return trial(gate) },
+			Resources: func(context.Context) (api.Resources, error) { return resources.Read(m.Files), nil },
+			Audit:     log,
+			Power:     hosts,
+			Trial:     func() *api.Trial { return trial(gate) },
 		},
 		Warnings: func() []string {
 			return slices.Concat(seed.warnings(), securityDoc.get().warnings(), applications.Warnings(), log.Warnings(), door.Warnings())

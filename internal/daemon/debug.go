@@ -79,7 +79,7 @@ func bundled(m rest.Machine) []debug.Part {
 		parts = append(parts, saved("server", func(ctx context.Context) (any, error) { return m.Environment(ctx) }))
 	}
 	if m.Resources != nil {
-		parts = append(parts, saved("system/resources", m.Resources))
+		parts = append(parts, saved("system/resources", func(ctx context.Context) (any, error) { return m.Resources(ctx) }))
 	}
 	if m.Applications != nil {
 		parts = append(parts, saved("applications", func(ctx context.Context) (any, error) { return whole(ctx, m.Applications) }))

@@ -47,7 +47,7 @@ type Machine struct {
 	// "/1.0/system/storage/:wipe-drive". A path without an entry answers 501.
 	Actions map[string]Action
 
-	Resources    func(context.Context) (any, error) // as GET /1.0/resources of Incus
+	Resources    func(context.Context) (api.Resources, error)
 	Applications Applications
 	Services     Family
 	Tasks        Tasks

@@ -29,7 +29,7 @@ func (m Machine) systemRoutes() []Route {
 	routes = append(routes, resource(dir+"/security", "Secure Boot, the TPM, and the keys to write down. The answer holds secrets.", m.Security)...)
 	routes = append(routes, resource(dir+"/storage", "Drives and pools.", m.Storage)...)
 	routes = append(routes, m.laterRoutes(dir)...)
-	routes = append(routes, Route{Method: "GET", Path: dir + "/resources", About: "The hardware, in the shape of Incus' own /1.0/resources.", Answer: typeOf[any](), do: document(m.Resources, dir+"/resources")})
+	routes = append(routes, Route{Method: "GET", Path: dir + "/resources", About: "The hardware, in the shape of Incus' own /1.0/resources.", Answer: typeOf[api.Resources](), do: document(m.Resources, dir+"/resources")})
 	for i := range routes {
 		routes[i].Secret = routes[i].Secret || routes[i].Method == http.MethodGet && routes[i].Path == dir+"/security"
 	}

@@ -126,6 +126,7 @@ func Populate(root string, m Machine) error {
 		t.drive(d)
 	}
 	t.kernel(m)
+	t.hardware()
 	return t.err
 }
 
