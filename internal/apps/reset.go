@@ -20,10 +20,10 @@ const (
 // setUpPhase is the phase after which nothing is wiped any more.
 const setUpPhase = "setting Incus up"
 
-// stopIncus stops instances in good order, then Incus, then the socket that would
-// start it again.
+// stopIncus stops instances in good order, then the socket that would start Incus
+// again, then Incus.
 func (a *Apps) stopIncus(ctx context.Context) error {
-	for _, unit := range []string{"incus-startup.service", incusUnit, "incus.socket"} {
+	for _, unit := range []string{"incus-startup.service", "incus.socket", incusUnit} {
 		if err := a.host.Units.Stop(ctx, unit); err != nil {
 			return err
 		}
