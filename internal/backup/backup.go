@@ -26,9 +26,12 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 
+	"github.com/incusos/incusos/api"
 	"github.com/incusos/incusos/internal/sys"
 )
 
@@ -67,6 +70,11 @@ func (b *Backup) Archive(ctx context.Context) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the configuration: %w", err)
 	}
+	for _, file := range slices.Sorted(maps.Keys(files)) {
+		if err := b.sound(file, files[file]); err != nil {
+			return nil, api.Errorf(api.Conflict, "%s of this machine is damaged, and a backup with it could not be restored: %v", file, err)
+		}
+	}
 	data, err := pack(manifest{Version: b.version(), MachineID: b.line("/etc/machine-id")}, files)
 	if err != nil {
 		return nil, err
@@ -104,6 +112,17 @@ func (b *Backup) present() (map[string][]byte, error) {
 func (b *Backup) ours(file string) bool {
 	name, document := strings.CutSuffix(file, ".json")
 	return document && b.Documents[name] != nil || isKey(file)
+}
+
+// sound reports why a document would not load, or a key cannot be one.
+func (b *Backup) sound(file string, content []byte) error {
+	if name, document := strings.CutSuffix(file, ".json"); document {
+		return b.Documents[name](content)
+	}
+	if strings.HasPrefix(file, "zpool.") && len(content) != keySize {
+		return fmt.Errorf("the key of a pool has %d bytes; want %d", len(content), keySize)
+	}
+	return nil
 }
 
 // version returns that of the running system, "" if it does not say.

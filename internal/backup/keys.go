@@ -37,10 +37,11 @@ func (b *Backup) keys(ctx context.Context, files, have map[string][]byte, skip [
 		switch {
 		case !isKey(file), strings.HasPrefix(file, "recovery."), bytes.Equal(have[file], files[file]):
 			continue
-		case isPool && len(files[file]) != keySize:
-			return nil, api.Errorf(api.Invalid, "the backup's key of pool %q has %d bytes; want %d", pool, len(files[file]), keySize)
 		case file == localKey && slices.Contains(skip, skipLocalKey):
 			continue
+		}
+		if err := b.sound(file, files[file]); err != nil {
+			return nil, api.Errorf(api.Invalid, "%s of the backup: %v", file, err)
 		}
 		take := have[file] == nil
 		if !take && isPool {

@@ -86,15 +86,14 @@ func (b *Backup) prepare(ctx context.Context, files map[string][]byte, skip []st
 
 // check reports why a document of an archive would not load.
 func (b *Backup) check(name string, content []byte) error {
-	check := b.Documents[name]
-	if check == nil {
+	if b.Documents[name] == nil {
 		return api.Errorf(api.Invalid, "the backup holds the document %q, which this release does not know", name)
 	}
 	var form struct{ Schema int }
 	if err := json.Unmarshal(content, &form); err == nil && form.Schema > store.Schema {
 		return api.Errorf(api.Conflict, "the document %q of the backup is of a newer release; update this machine first", name)
 	}
-	if err := check(content); err != nil {
+	if err := b.sound(name+".json", content); err != nil {
 		return api.Errorf(api.Invalid, "the document %q of the backup: %v", name, err)
 	}
 	return nil

@@ -166,6 +166,17 @@ func TestRestoreBringsBackWhatWasSaved(t *testing.T) {
 	}
 }
 
+// What could not be restored is no backup.
+func TestBackupOfADamagedMachineIsRefused(t *testing.T) {
+	for file, content := range map[string]string{"network.json": `{"schema":1,`, "storage.json": "", "zpool.local.key": "stump"} {
+		rig := machine(t, map[string]string{"applications.json": document(`{}`), file: content})
+		_, err := New(rig.Host, options()).Archive(t.Context())
+		if e, ok := errors.AsType[*api.Error](err); !ok || e.Kind != api.Conflict || !strings.Contains(e.Text, file+" of this machine is damaged") {
+			t.Errorf("%s: Archive() = %v, want a conflict that names it", file, err)
+		}
+	}
+}
+
 // Any documents that a machine can have come back on any other.
 func TestAnyBackupComesBack(t *testing.T) {
 	one, two := machine(t, nil), machine(t, nil)
@@ -221,7 +232,7 @@ func TestRestoreRefuses(t *testing.T) {
 			`interfaces[0].mtu`},
 		"a document of a newer release": {map[string]string{"storage.json": `{"schema":2,"config":{}}`}, nil,
 			`the document "storage" of the backup is of a newer release`},
-		"a key of the wrong length": {map[string]string{"zpool.local.key": "short"}, nil, `the backup's key of pool "local" has 5 bytes; want 32`},
+		"a key of the wrong length": {map[string]string{"zpool.local.key": "short"}, nil, `zpool.local.key of the backup: the key of a pool has 5 bytes; want 32`},
 		"cards of another machine": {map[string]string{"network.json": network(elsewhere)}, nil,
 			"cards of another machine (lan " + elsewhere + "), and this one, which has enp1s0 " + here + ", could not be reached; restore it with skip=network-macs"},
 		"cards that cannot be told": {map[string]string{"network.json": network(elsewhere)}, []string{skipMACs},

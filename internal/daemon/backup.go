@@ -40,7 +40,7 @@ func archives(m sys.Host) rest.Backup {
 // loads reports why a file is no document with a T that can be worked with.
 func loads[T any](content []byte) error {
 	config, err := store.Parse[T](content)
-	if v, ok := any(config).(interface{ Validate() error }); ok && err == nil {
+	if v, ok := any(&config).(interface{ Validate() error }); ok && err == nil {
 		err = v.Validate()
 	}
 	return err

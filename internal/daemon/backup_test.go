@@ -2,6 +2,7 @@ package daemon_test
 
 import (
 	"bytes"
+	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -89,6 +90,10 @@ func TestRestore(t *testing.T) {
 	var archive bytes.Buffer
 	if err := m.api.Backup(t.Context(), &archive); err != nil {
 		t.Fatal(err)
+	}
+	write(`{"schema":1,"config":{"scrub_schedule":"at dawn"}}`)
+	if err := m.api.Backup(t.Context(), io.Discard); err == nil || !strings.Contains(err.Error(), "storage.json of this machine is damaged") {
+		t.Errorf("a backup of a document that is not valid: %v", err)
 	}
 	write(later)
 	if err := m.api.Restore(t.Context(), bytes.NewReader(archive.Bytes())); err != nil {
