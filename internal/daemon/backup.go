@@ -28,7 +28,7 @@ func archives(m sys.Host) rest.Backup {
 			"storage":           loads[api.SystemStorageConfig],
 		},
 		Local: map[string][]string{
-			"applications": {"initialized", "version", "preseeded", "populated"},
+			"applications": {"initialized", "version", "preseeded", "populated", "restored"},
 			"security":     {"recovery_keys_retrieved"},
 		},
 		Seed: func(sections map[string]json.RawMessage, instead bool) (func() error, error) {
