@@ -25,8 +25,10 @@ func keysInitCommand() *cobra.Command {
 
 DIR is created; it must not exist. It gets the Secure Boot keys PK, KEK and db,
 the key that the disk's encryption is bound to (pcr), the key of the update
-repository (update), and PK.auth, KEK.auth and db.auth, with which a machine in
-setup mode enrols them by itself.
+repository (update), the key that signs scripts for machines with a fault
+(support), and PK.auth, KEK.auth and db.auth, with which a machine in setup mode
+enrols them by itself. Take support.key and support.crt out before you build an
+image that should run no scripts.
 
 Keep DIR where you keep your most valuable secrets, and keep a copy. Whoever has
 it can sign an operating system that your machines accept; without it, they can

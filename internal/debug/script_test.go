@@ -3,6 +3,9 @@ package debug_test
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/pem"
 	"errors"
 	"io"
 	"os"
@@ -10,8 +13,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/smallstep/pkcs7"
+
 	"github.com/incusos/incusos/api"
 	"github.com/incusos/incusos/internal/debug"
+	"github.com/incusos/incusos/internal/keys"
 	"github.com/incusos/incusos/internal/sys"
 	"github.com/incusos/incusos/internal/sys/systest"
 )
@@ -57,6 +63,63 @@ func TestSignedScriptsRun(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The key that `incusos keys init` makes is one that machines accept.
+func TestScriptSignedByTheTrustRootRuns(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "keys")
+	if err := keys.Init(dir, keys.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	root, err := keys.Load(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, rig := shell(t, nil)
+	if err := copyInto(rig.Host.Files, root.Support.CertFile, "/usr/lib/incus-os/support.crt"); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := d.Script(t.Context(), sign(t, root.Support, signedScript)); err != nil || got != signedScript {
+		t.Errorf("ran %q, %v; want %q", got, err, signedScript)
+	}
+	if _, err := d.Script(t.Context(), sign(t, &root.DB, signedScript)); err == nil {
+		t.Error("ran a script that another key of the root signed")
+	}
+}
+
+func copyInto(files sys.Dir, from, to string) error {
+	b, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	return files.WriteFile(to, b, 0o644)
+}
+
+// sign returns an opaque message by the key of a pair.
+func sign(t *testing.T, by *keys.Pair, script string) []byte {
+	t.Helper()
+	pemKey, err := os.ReadFile(by.KeyFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, _ := pem.Decode(pemKey)
+	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signed, err := pkcs7.NewSignedData([]byte(script))
+	if err != nil {
+		t.Fatal(err)
+	}
+	signed.SetDigestAlgorithm(pkcs7.OIDDigestAlgorithmSHA256)
+	if err := signed.AddSigner(by.Cert, key, pkcs7.SignerInfoConfig{}); err != nil {
+		t.Fatal(err)
+	}
+	der, err := signed.Finish()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return []byte("Content-Type: application/pkcs7-mime\n\n" + base64.StdEncoding.EncodeToString(der) + "\n")
 }
 
 func TestOtherScriptsDoNot(t *testing.T) {

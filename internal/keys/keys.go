@@ -8,11 +8,13 @@
 //	KEK  .key .crt .auth   signs changes to db and dbx
 //	db   .key .crt .auth   signs boot loader, kernels, modules and verity hashes
 //	pcr  .key .crt         signs the values of PCR 11 that unlock the disk
+//	support .key .crt      signs scripts that look for faults on a machine
 //	update .key .pub       signs the metadata of the update repository (Ed25519)
 //	guid                   owner of the entries in the signature lists
 //
 // Keys are PEM in PKCS #8, certificates PEM, the .auth files what systemd-boot
-// enrols from loader/keys/auto. Package uefi knows the formats; the programs
+// enrols from loader/keys/auto. The support pair may be missing: roots made before
+// there was one lack it, and images built without it run no scripts. Package uefi knows the formats; the programs
 // that sign with the keys (mkosi, package publish) get their paths from Load.
 package keys
 
@@ -30,13 +32,14 @@ type Root struct {
 	GUID uefi.GUID // owner of the entries in the signature lists
 
 	PK, KEK, DB, PCR Pair
+	Support          *Pair    // nil: none
 	Auth             []string // paths of PK.auth, KEK.auth and db.auth
 	Update           UpdateKey
 }
 
 // A Pair is an RSA key in a file and the certificate for it.
 type Pair struct {
-	Name     string // "PK", "KEK", "db" or "pcr"
+	Name     string // "PK", "KEK", "db", "pcr" or "support"
 	KeyFile  string
 	CertFile string
 	Cert     *x509.Certificate
@@ -50,18 +53,25 @@ type UpdateKey struct {
 }
 
 // Pairs returns the RSA keys of r.
-func (r *Root) Pairs() []Pair { return []Pair{r.PK, r.KEK, r.DB, r.PCR} }
+func (r *Root) Pairs() []Pair {
+	pairs := []Pair{r.PK, r.KEK, r.DB, r.PCR}
+	if r.Support != nil {
+		pairs = append(pairs, *r.Support)
+	}
+	return pairs
+}
 
 // Files of a trust root that are not made of a name and an ending.
 const (
+	support       = "support"
 	guidFile      = "guid"
 	updateKeyFile = "update.key"
 	updatePubFile = "update.pub"
 )
 
 // pairNames are the names of the RSA keys, authNames those of the Secure Boot
-// variables among them.
-func pairNames() []string { return []string{"PK", "KEK", "db", "pcr"} }
+// variables among them. The last pair may be missing.
+func pairNames() []string { return []string{"PK", "KEK", "db", "pcr", support} }
 func authNames() []string { return []string{"PK", "KEK", "db"} }
 
 // secret reports whether the file of a trust root must stay with its owner.

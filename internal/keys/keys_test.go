@@ -25,6 +25,7 @@ func TestInitMakesARootThatLoads(t *testing.T) {
 		"-rw-r--r-- db.auth", "-rw-r--r-- db.crt", "-rw------- db.key",
 		"-rw-r--r-- guid",
 		"-rw-r--r-- pcr.crt", "-rw------- pcr.key",
+		"-rw-r--r-- support.crt", "-rw------- support.key",
 		"-rw------- update.key", "-rw-r--r-- update.pub",
 	}, "\n"); got != want {
 		t.Errorf("files are\n%s\nwant\n%s", got, want)
@@ -138,6 +139,25 @@ func TestInitRefusesAndLeavesNothingBehind(t *testing.T) {
 	}
 }
 
+// Roots that were made before there was a support key are as good as ever, and
+// whoever wants no scripts on machines takes it out.
+func TestRootWithoutSupportKeyLoads(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "root")
+	if r := newRoot(t, dir, keys.Options{}); r.Support == nil || len(r.Pairs()) != 5 {
+		t.Fatalf("a new root has pairs %v", r.Pairs())
+	}
+	if err := removeAll(dir, "support.key", "support.crt"); err != nil {
+		t.Fatal(err)
+	}
+	r, err := keys.Load(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Support != nil || len(r.Pairs()) != 4 {
+		t.Errorf("a root without it has pairs %v", r.Pairs())
+	}
+}
+
 func TestLoadNamesWhatIsWrong(t *testing.T) {
 	good := filepath.Join(t.TempDir(), "good")
 	newRoot(t, good, keys.Options{})
@@ -149,6 +169,10 @@ func TestLoadNamesWhatIsWrong(t *testing.T) {
 		"two files gone": {
 			func(dir string) error { return removeAll(dir, "KEK.crt", "update.pub") },
 			`"DIR" lacks KEK.crt, update.pub`,
+		},
+		"half a support key": {
+			func(dir string) error { return removeAll(dir, "support.crt") },
+			`"DIR" lacks support.crt`,
 		},
 		"a key for all to read": {
 			func(dir string) error { return os.Chmod(filepath.Join(dir, "db.key"), 0o644) },

@@ -22,7 +22,12 @@ func Load(dir string) (*Root, error) {
 		return nil, err
 	}
 	r := &Root{Dir: dir}
-	for i, p := range []*Pair{&r.PK, &r.KEK, &r.DB, &r.PCR} {
+	pairs := []*Pair{&r.PK, &r.KEK, &r.DB, &r.PCR}
+	if hasSupport(dir) {
+		r.Support = new(Pair)
+		pairs = append(pairs, r.Support)
+	}
+	for i, p := range pairs {
 		var err error
 		if *p, err = loadPair(dir, pairNames()[i]); err != nil {
 			return nil, err
@@ -41,6 +46,16 @@ func Load(dir string) (*Root, error) {
 	return r, nil
 }
 
+// hasSupport reports whether a root has a support pair, or what is left of one.
+func hasSupport(dir string) bool {
+	for _, end := range []string{".key", ".crt"} {
+		if _, err := os.Lstat(filepath.Join(dir, support+end)); !errors.Is(err, fs.ErrNotExist) {
+			return true
+		}
+	}
+	return false
+}
+
 // checkFiles reports what is wrong with the files of dir without reading them.
 func checkFiles(dir string) error {
 	info, err := os.Stat(dir)
@@ -53,6 +68,9 @@ func checkFiles(dir string) error {
 	problems := []error{checkMode(dir, info, 0o700, 0o022)}
 	var missing []string
 	for _, name := range fileNames() {
+		if strings.HasPrefix(name, support) && !hasSupport(dir) {
+			continue
+		}
 		switch err := checkFile(dir, name); {
 		case errors.Is(err, fs.ErrNotExist):
 			missing = append(missing, name)
