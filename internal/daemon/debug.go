@@ -34,7 +34,7 @@ func (l look) Bundle(ctx context.Context) (rest.Stream, error) {
 
 // newFigures returns the figures of the machine that d runs.
 func (d *Daemon) newFigures() *metrics.Metrics {
-	s := metrics.Sources{Environment: d.environment, Areas: d.health, Trial: d.Machine.Trial, Files: d.Host.Files}
+	s := metrics.Sources{Environment: d.environment, Areas: d.health, Warnings: d.warnings, Trial: d.Machine.Trial, Files: d.Host.Files}
 	if d.Machine.Storage != nil {
 		s.Storage = d.Machine.Storage.Get
 	}
@@ -60,6 +60,7 @@ func (d *Daemon) health() []metrics.Area {
 func (d *Daemon) newLook(figures *metrics.Metrics) look {
 	parts := []debug.Part{
 		{Name: "report.json", Read: func(ctx context.Context) (any, error) { return figures.Report(ctx, nil), nil }},
+		{Name: "warnings.json", Read: func(context.Context) (any, error) { return d.warnings(), nil }},
 		{Name: "areas.json", Read: func(context.Context) (any, error) { return d.loop.fares(), nil }},
 	}
 	return look{debug.New(d.Host), figures, append(parts, bundled(d.Machine)...)}

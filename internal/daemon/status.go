@@ -34,16 +34,22 @@ func (d *Daemon) show(ctx context.Context, doing string) {
 		IncusUp:   d.incusUp(ctx),
 		Starting:  doing,
 		Degraded:  d.loop.degraded(),
-		Warnings:  slices.Clone(d.early.Warnings),
+		Warnings:  d.warnings(),
 		Elapsed:   time.Since(d.began),
 	}
+	d.Console.Show(s)
+}
+
+// warnings lists what needs attention although it works.
+func (d *Daemon) warnings() []string {
+	out := slices.Clone(d.early.Warnings)
 	if d.Warnings != nil {
-		s.Warnings = append(s.Warnings, d.Warnings()...)
+		out = append(out, d.Warnings()...)
 	}
 	if d.figures != nil {
-		s.Warnings = append(s.Warnings, d.figures.warnings()...)
+		out = append(out, d.figures.warnings()...)
 	}
-	d.Console.Show(s)
+	return out
 }
 
 // degraded lists what does not work, as "area: why".

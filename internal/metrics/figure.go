@@ -41,6 +41,7 @@ var (
 	uptime       = family{"incusos_uptime_seconds", "Time since the machine was started.", ""}
 	rebootNeeded = family{"incusos_reboot_needed", "Whether the next start runs another version.", ""}
 	trialPending = family{"incusos_trial_pending", "Whether a change waits to be confirmed, and which.", "resource"}
+	warnings     = family{"incusos_warnings", "Warnings that the console shows.", ""}
 	tasksRunning = family{"incusos_tasks_running", "Work that takes longer than a request.", ""}
 	failed       = family{"incusos_source_failed", "What could not be read, so that its figures are missing; always 1.", "source"}
 

@@ -27,6 +27,7 @@ import (
 type Sources struct {
 	Environment func(context.Context) (api.Environment, error)
 	Areas       func() []Area
+	Warnings    func() []string
 	Storage     func(context.Context) (api.SystemStorage, error)
 	Tasks       func() []api.Task
 	Trial       func() *api.Trial

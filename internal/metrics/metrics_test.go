@@ -44,7 +44,8 @@ func sources() metrics.Sources {
 		Areas: func() []metrics.Area {
 			return []metrics.Area{{Name: "network"}, {Name: "storage", Degraded: true, Since: at}}
 		},
-		Storage: func(context.Context) (api.SystemStorage, error) { return storage(at), nil },
+		Storage:  func(context.Context) (api.SystemStorage, error) { return storage(at), nil },
+		Warnings: func() []string { return []string{"nobody has fetched the recovery keys"} },
 		Tasks: func() []api.Task {
 			return []api.Task{{Status: api.TaskRunning}, {Status: api.TaskDone}}
 		},

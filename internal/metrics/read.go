@@ -26,6 +26,9 @@ func (m *Metrics) Read(ctx context.Context) []Figure {
 		env, err := m.sources.Environment(ctx)
 		source("environment", environmentFigures(env, err), err)
 	}
+	if m.sources.Warnings != nil {
+		all = append(all, warnings.of("", float64(len(m.sources.Warnings()))))
+	}
 	all = append(all, m.work()...)
 	all = append(all, m.areas()...)
 	if m.storage != nil {
