@@ -318,13 +318,15 @@ func TestBundle(t *testing.T) {
 	for name, want := range map[string]string{
 		"text.txt":              "words\n",
 		"documents/a.json":      "{\n  \"key\": \"(secret)\",\n  \"name\": \"a\"\n}\n",
-		"units.txt":             "active    active       incus.service\n",
 		"ERRORS.txt":            "documents/broken.json: it is broken\ndocuments/fault.json: a fault of incus-osd: oops\n",
 		"log/boot-before.jsonl": `{"MESSAGE":"Restarting","SYSLOG_IDENTIFIER":"incus-osd","_SYSTEMD_UNIT":"incus-osd.service","__REALTIME_TIMESTAMP":"1767268800000000"}` + "\n",
 	} {
 		if diff := cmp.Diff(want, files[name]); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
+	}
+	if want := "active    active       incus.service\n"; !strings.Contains(files["units.txt"], want) {
+		t.Errorf("units.txt lacks %q: %q", want, files["units.txt"])
 	}
 	for _, name := range []string{"kernel.json", "processes.txt", "event-log.json", "log/this-boot.jsonl"} {
 		if files[name] == "" {
