@@ -19,6 +19,10 @@ type Machine struct {
 	Drives     []Drive `json:"drives"`
 	NICs       []NIC   `json:"nics"`
 	PCI        []PCI   `json:"pci"` // besides what drives and network cards are on
+
+	// Programs are those of services that the image has, by name. The rest of
+	// what there is needs no file to be run.
+	Programs []string `json:"programs"`
 }
 
 // A Drive is a disk to pretend.
@@ -67,6 +71,10 @@ func Sensible() Machine {
 		PCI: []PCI{
 			{Address: "0000:01:00.0", Vendor: "10de", Device: "1eb8", Class: "030200", Driver: "nouveau"},
 			{Address: "0000:02:00.0", Vendor: "8086", Device: "1572", Class: "020000", Driver: "i40e", TotalVFs: 4},
+		},
+		Programs: []string{
+			"ceph", "iscsiadm", "iscsid", "lvmlockd", "multipath", "multipathd", "nvme", "ovn-controller", "ovs-vsctl", "pvs", "rbd",
+			"sanlock", "usbip", "vgs",
 		},
 	}
 }
@@ -127,6 +135,9 @@ func Populate(root string, m Machine) error {
 	}
 	t.kernel(m)
 	t.hardware()
+	for _, p := range m.Programs {
+		t.write("/usr/sbin/"+p, "")
+	}
 	return t.err
 }
 
