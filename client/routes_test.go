@@ -108,6 +108,12 @@ func calls() map[string]call {
 	addResource(all, "/1.0/services/{name}", func(c *client.Client) client.Resource[json.RawMessage, json.RawMessage] {
 		return c.Service(named)
 	})
+	for _, name := range api.ServiceNames() {
+		addResource(all, "/1.0/services/"+name, func(c *client.Client) client.Resource[json.RawMessage, json.RawMessage] {
+			return c.Service(name)
+		})
+		delete(all, "POST /1.0/services/"+name+"/:confirm") // one route for all of them
+	}
 	return all
 }
 

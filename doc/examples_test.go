@@ -36,7 +36,8 @@ func decode(t *testing.T, files map[string]string) error {
 	_, _, network := s.Network()
 	_, _, kernel := s.Kernel()
 	_, _, logging := s.Logging()
-	return errors.Join(install, applications, incus, network, kernel, logging)
+	_, _, services := s.Services()
+	return errors.Join(install, applications, incus, network, kernel, logging, services)
 }
 
 // TestExamples decodes each directory of examples, which is a whole seed.

@@ -109,7 +109,7 @@ func first(host sys.Host) (daemon.First, error) {
 		return daemon.First{}, err
 	}
 	return daemon.First{
-		Network: f.Network, Kernel: f.Kernel, Logging: f.Logging, Incus: f.Incus, Applications: f.Applications,
+		Network: f.Network, Kernel: f.Kernel, Logging: f.Logging, Incus: f.Incus, Services: f.Services.ByName(), Applications: f.Applications,
 		Images: images{f.Images}, Unused: f.Unused,
 	}, nil
 }
@@ -170,6 +170,8 @@ func pretend(o options) (sys.Host, error) {
 	}
 	systest.NewZFS(rig)
 	systest.AddTables(rig)
+	systest.NewSAN(rig)
+	systest.NewDisks(rig)
 	systest.NewSysext(rig)
 	systest.NewIncus(rig)
 	systest.NewJournal(rig)

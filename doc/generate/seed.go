@@ -19,8 +19,8 @@ most.
 
 ` + "`version` may be given in every section and is not looked at yet; write `\"1\"`." + `
 
-The sections migration-manager, operations-center, provider, security, services
-and update may be there. They are carried along, and this release does
+The sections migration-manager, operations-center, provider, security and update
+may be there. They are carried along, and this release does
 not apply them: the console says so.
 
 `
@@ -33,6 +33,7 @@ var sections = []struct{ name, typ, note string }{
 	{"network", "SeedNetwork", "Without this section, and without `interfaces`, every network card asks for addresses by DHCP and listens\nto router advertisements."},
 	{"kernel", "SeedKernel", "Without this section the kernel is left as it is. [Tune the kernel](../how-to/tune-the-kernel.md) says more."},
 	{"logging", "SeedLogging", "Without this section the log stays on the machine. [Keep and send the log](../how-to/keep-and-send-the-log.md)\nsays more."},
+	{"services", "SeedServices", "Each service takes its part once, if nobody has configured it before. [Services](../how-to/services.md) says what\nthey do."},
 }
 
 func seedPage(docs *types) (string, error) {

@@ -55,6 +55,7 @@ func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Opti
 	seals := seal.New(m, func() bool { return securityDoc.get().RecoveryKeys })
 	stores := storage.New(m)
 	networks := network.New(m, networkDoc.get)
+	services := wireServices(m, gate, networks, seed, &seedErr)
 	applications := newApps(m, appsDoc, seed, first, screen, gate, wake)
 	tasks, taskArea := newTasks(m, screen, appKinds(appsDoc, applications))
 	return Options{
@@ -67,7 +68,7 @@ func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Opti
 		// The network comes before the pools: addresses arrive while those open.
 		Areas: []Area{
 			restore, seedArea{seedErr}, taskArea, hosts, kernel, logging, securityDoc.guard(seals), networkDoc.guard(networks), fallback,
-			storageDoc.guard(stores), reported{appsDoc.guard(applications), door.Applications},
+			storageDoc.guard(stores), services, reported{appsDoc.guard(applications), door.Applications},
 		},
 		Machine: rest.Machine{
 			Backup:           archives(m),
@@ -80,6 +81,7 @@ func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Opti
 			Storage:          storageResource(storageDoc, stores),
 			Applications:     desk{apps.NewDesk(applications, tasks, appsDoc.err)},
 			Tasks:            tasks,
+			Services:         services,
 			Actions: map[string]rest.Action{
 				"/1.0/system/security/:retrieved": acknowledge(securityDoc),
 			},

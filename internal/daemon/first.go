@@ -14,6 +14,7 @@ type First struct {
 	Kernel       *api.SystemKernelConfig  // nil: defaults
 	Logging      *api.SystemLoggingConfig // nil: defaults
 	Incus        *api.SeedIncus           // nil: defaults
+	Services     map[string]any           // configurations by the names of services
 	Applications []string                 // none: Incus alone
 	Images       apps.Source              // nil: none
 	Unused       []string                 // sections that this release does not apply

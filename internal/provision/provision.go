@@ -99,7 +99,8 @@ func documents(s *seed.Seed) error {
 	_, _, network := s.Network()
 	_, _, kernel := s.Kernel()
 	_, _, logging := s.Logging()
-	return errors.Join(apps, incus, network, kernel, logging)
+	_, _, services := s.Services()
+	return errors.Join(apps, incus, network, kernel, logging, services)
 }
 
 // First is what the seed of an installed machine asks for.
@@ -108,6 +109,7 @@ type First struct {
 	Kernel       *api.SystemKernelConfig  // nil: defaults
 	Logging      *api.SystemLoggingConfig // nil: defaults
 	Incus        *api.SeedIncus           // nil: defaults
+	Services     *api.SeedServices        // nil: none is enabled
 	Applications []string                 // none: Incus alone
 	Images       *seed.Seed               // carries the extension images
 	Unused       []string                 // sections that are there and that this release does not apply
@@ -130,6 +132,9 @@ func Read(host sys.Host) (First, error) {
 		}
 	}
 	if f.Incus, _, err = s.Incus(); err != nil {
+		return First{}, err
+	}
+	if f.Services, _, err = s.Services(); err != nil {
 		return First{}, err
 	}
 	network, _, err := s.Network()

@@ -44,7 +44,7 @@ func who(r *http.Request) string {
 // Asking only what a change would do is neither.
 func (m Machine) record(r *http.Request, route Route, n *note, err error) {
 	reading := r.Method == http.MethodGet || r.Method == http.MethodHead
-	if m.Audit == nil || route.Path == "" || reading && !route.Secret || r.URL.Query().Has("dry-run") {
+	if m.Audit == nil || route.Path == "" || reading && (!route.Secret || route.Polled && who(r) == "local") || r.URL.Query().Has("dry-run") {
 		return
 	}
 	e := api.AuditEntry{Time: time.Now().UTC(), Who: who(r), Action: r.Method + " " + r.URL.Path, Result: "ok"}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"reflect"
+	"slices"
 	"strings"
 	"time"
 
@@ -83,13 +85,62 @@ func (m Machine) serviceRoutes() []Route {
 	if f == nil {
 		f = noServices{}
 	}
-	return []Route{
+	return append([]Route{
 		{Method: "GET", Path: dir, About: "The services that can be configured: a list of paths.", Answer: typeOf[[]string](), do: names(dir, f.Names)},
 		{Method: "GET", Path: dir + "/{name}", About: "One service: `" + strings.ReplaceAll(serviceNames, " ", "`, `") + "`. The document depends on the name.", Answer: typeOf[api.Service](), do: familyGet(f)},
 		{Method: "PUT", Path: dir + "/{name}", About: "Configure a service, and start or stop it.", Body: typeOf[api.Service](), Query: trialQueries, do: familyPut(f)},
 		{Method: "POST", Path: dir + "/{name}/:confirm", About: "Keep the change that is on trial.", do: named(f.Confirm)},
 		{Method: "POST", Path: dir + "/{name}/:reset", About: "Stop a service, forget what it keeps, and start it again.", do: named(f.Reset)},
+	}, serviceDocuments(dir, f)...)
+}
+
+// serviceDocuments are the routes of /1.0/services/{name} again, for each service
+// with its own document.
+func serviceDocuments(dir string, f Family) []Route {
+	var routes []Route
+	for _, s := range []struct {
+		name, about string
+		document    reflect.Type
+	}{
+		{"ceph", "The client of Ceph clusters. Enabled, its files are there for Incus.", typeOf[api.ServiceCeph]()},
+		{"iscsi", "Disks that are attached by iSCSI.", typeOf[api.ServiceISCSI]()},
+		{"linstor", "The satellite of LINSTOR, which this release cannot enable.", typeOf[api.ServiceLinstor]()},
+		{"lvm", "Volume groups that are shared with other machines.", typeOf[api.ServiceLVM]()},
+		{"multipath", "Disks with more than one path.", typeOf[api.ServiceMultipath]()},
+		{"netbird", "The peer of a NetBird network, which this release cannot enable.", typeOf[api.ServiceNetbird]()},
+		{"nvme", "Disks that are attached by NVMe over Fabrics.", typeOf[api.ServiceNVME]()},
+		{"ovn", "The chassis of an OVN deployment.", typeOf[api.ServiceOVN]()},
+		{"tailscale", "The node of a tailnet, which this release cannot enable.", typeOf[api.ServiceTailscale]()},
+		{"usbip", "USB devices of other machines.", typeOf[api.ServiceUSBIP]()},
+	} {
+		path, secret := dir+"/"+s.name, holdsSecret(s.document)
+		routes = append(
+			routes,
+			Route{Method: "GET", Path: path, About: s.about, Answer: s.document, Secret: secret, Polled: true, do: called(s.name, familyGet(f))},
+			Route{Method: "PUT", Path: path, About: "Configure it, and start or stop it.", Body: s.document, Query: trialQueries, do: called(s.name, familyPut(f))},
+		)
 	}
+	return routes
+}
+
+// called is an endpoint for one resource of a family.
+func called(name string, do endpoint) endpoint {
+	return func(r *http.Request) (any, error) {
+		r.SetPathValue("name", name)
+		return do(r)
+	}
+}
+
+// holdsSecret reports whether there is an api.Secret in a t. Keys are known by
+// their type, so that a new one cannot be forgotten.
+func holdsSecret(t reflect.Type) bool {
+	switch t.Kind() {
+	case reflect.Pointer, reflect.Slice, reflect.Map:
+		return holdsSecret(t.Elem())
+	case reflect.Struct:
+		return slices.ContainsFunc(reflect.VisibleFields(t), func(f reflect.StructField) bool { return !f.Anonymous && holdsSecret(f.Type) })
+	}
+	return t == typeOf[api.Secret]()
 }
 
 // noServices is the Family of a machine without services: each is there, and off.

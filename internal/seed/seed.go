@@ -54,11 +54,11 @@ type Application struct {
 // handled and foreign name all sections there are: those with a getter below,
 // and those that this release passes on without reading them.
 func handled() []string {
-	return []string{"applications", "incus", "install", "kernel", "logging", "network"}
+	return []string{"applications", "incus", "install", "kernel", "logging", "network", "services"}
 }
 
 func foreign() []string {
-	return []string{"migration-manager", "operations-center", "provider", "security", "services", "update"}
+	return []string{"migration-manager", "operations-center", "provider", "security", "update"}
 }
 
 // Open reads the seed of host. A machine that was given nothing has an empty
@@ -113,6 +113,11 @@ func (s *Seed) Kernel() (*api.SeedKernel, bool, error) { return get[api.SeedKern
 // Logging returns the section `logging`, and whether there is one.
 func (s *Seed) Logging() (*api.SeedLogging, bool, error) {
 	return get[api.SeedLogging](s, "logging")
+}
+
+// Services returns the section `services`, and whether there is one.
+func (s *Seed) Services() (*api.SeedServices, bool, error) {
+	return get[api.SeedServices](s, "services")
 }
 
 // get decodes a section. Its error names the medium, the file, and mostly the
