@@ -18,7 +18,7 @@ import (
 // package.
 func archives(m sys.Host) rest.Backup {
 	return archive{backup.New(m, backup.Options{
-		Documents: map[string]func([]byte) error{
+		Documents: withServices(map[string]func([]byte) error{
 			"applications":      loads[apps.Saved],
 			"fallback-listener": loads[api.SystemFallbackListenerConfig],
 			"kernel":            loads[api.SystemKernelConfig],
@@ -26,7 +26,7 @@ func archives(m sys.Host) rest.Backup {
 			"network":           loads[api.NetworkConfig],
 			"security":          loads[acknowledged],
 			"storage":           loads[api.SystemStorageConfig],
-		},
+		}),
 		Local: map[string][]string{
 			"applications": {"initialized", "version", "preseeded", "populated", "restored"},
 			"security":     {"recovery_keys_retrieved"},

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"slices"
 
+	"github.com/incusos/incusos/api"
 	"github.com/incusos/incusos/internal/change"
 	"github.com/incusos/incusos/internal/network"
 	"github.com/incusos/incusos/internal/service"
@@ -32,4 +33,23 @@ func clusterAddresses(n *network.Network) []string {
 		}
 	}
 	return all
+}
+
+// withServices adds the documents of services to those of a backup.
+func withServices(documents map[string]func([]byte) error) map[string]func([]byte) error {
+	for name, check := range map[string]func([]byte) error{
+		"ceph":      loads[api.ServiceCephConfig],
+		"iscsi":     loads[api.ServiceISCSIConfig],
+		"linstor":   loads[api.ServiceLinstorConfig],
+		"lvm":       loads[api.ServiceLVMConfig],
+		"multipath": loads[api.ServiceMultipathConfig],
+		"netbird":   loads[api.ServiceNetbirdConfig],
+		"nvme":      loads[api.ServiceNVMEConfig],
+		"ovn":       loads[api.ServiceOVNConfig],
+		"tailscale": loads[api.ServiceTailscaleConfig],
+		"usbip":     loads[api.ServiceUSBIPConfig],
+	} {
+		documents["service-"+name] = check
+	}
+	return documents
 }
