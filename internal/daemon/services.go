@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"errors"
+	"maps"
 	"slices"
 
 	"github.com/incusos/incusos/api"
@@ -27,7 +28,7 @@ func clusterAddresses(n *network.Network) []string {
 		return nil
 	}
 	var all []string
-	for _, name := range sortedKeys(state.Interfaces) {
+	for _, name := range slices.Sorted(maps.Keys(state.Interfaces)) {
 		if i := state.Interfaces[name]; slices.Contains(i.Roles, "cluster") {
 			all = append(all, i.Addresses...)
 		}
