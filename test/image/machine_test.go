@@ -57,7 +57,7 @@ func testVirtualMachine(t *testing.T, b *built) {
 // machine, and a firmware that Incus picks by itself.
 func qemuArguments(r tree, dir string) []string {
 	return []string{
-		"-nodefaults", "-no-user-config", "-display", "none", "-L", r.path("usr/share/qemu"),
+		"-nodefaults", "-no-user-config", "-display", "none", "-L", r.path("usr/share/qemu"), "-L", r.path("usr/share/seabios"),
 		"-machine", "q35", "-accel", "tcg", "-cpu", "max", "-m", "256",
 		"-drive", "if=pflash,unit=0,format=raw,readonly=on,file=" + r.path("usr/share/OVMF/OVMF_CODE_4M.fd"),
 		"-drive", "if=pflash,unit=1,format=raw,snapshot=on,file=" + r.path("usr/share/OVMF/OVMF_VARS_4M.fd"),
@@ -69,6 +69,6 @@ func qemuArguments(r tree, dir string) []string {
 		"-device", "virtserialport,chardev=agent,name=com.redhat.spice.0",
 		"-device", "virtio-balloon-pci", "-object", "rng-random,id=rng,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=rng",
 		"-device", "virtio-scsi-pci", "-device", "intel-hda", "-device", "hda-duplex,audiodev=sound",
-		"-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net",
+		"-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile=",
 	}
 }
