@@ -1,8 +1,11 @@
 package listener
 
 import (
+	"errors"
 	"testing"
 	"time"
+
+	"github.com/incusos/incusos/internal/sys/systest"
 )
 
 func TestHealth(t *testing.T) {
@@ -36,6 +39,18 @@ func TestHealth(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A first start installs Incus, and no start is over before Incus is up.
+func TestPatienceWhileTheMachineStarts(t *testing.T) {
+	l := New(systest.New(t, systest.Sensible()).Host, Options{})
+	if got := l.patience(); got != 10*l.Patience {
+		t.Errorf("while the machine starts, patience is %v; want ten times %v", got, l.Patience)
+	}
+	l.Applications(errors.New("there is no image"))
+	if got := l.patience(); got != l.Patience {
+		t.Errorf("afterwards it is %v, want %v", got, l.Patience)
 	}
 }
 

@@ -42,8 +42,9 @@ type Options struct {
 // A Listener is the fallback listener of one machine. Its methods may be called
 // from several goroutines.
 type Listener struct {
-	// Patience is how long Incus may not answer before the listener opens. It
-	// may be changed before the listener is used.
+	// Patience is how long Incus may not answer before the listener opens; ten
+	// times that while the machine starts. It may be changed before the listener
+	// is used.
 	Patience time.Duration
 
 	host sys.Host
@@ -61,6 +62,7 @@ type Listener struct {
 	trusted  map[string]bool // SHA-256 of certificates
 	health   health
 	degraded bool     // the applications could not be brought up
+	reported bool     // somebody has tried to
 	open     *opening // nil while it is closed
 	failure  error    // why it is not open although it should be
 }
@@ -129,7 +131,7 @@ func (l *Listener) Apply(ctx context.Context, config api.SystemFallbackListenerC
 // Applications tells the listener how bringing the applications up ended.
 func (l *Listener) Applications(err error) {
 	l.mu.Lock()
-	l.degraded = err != nil
+	l.degraded, l.reported = err != nil, true
 	l.mu.Unlock()
 	l.again()
 }

@@ -85,6 +85,7 @@ func serve(t *testing.T, prepare func(*systest.Rig)) *served {
 	prepare(s.rig)
 	s.Listener = listener.New(s.rig.Host, listener.Options{Mark: mark, News: func() { s.news <- struct{}{} }})
 	s.Patience = 20 * time.Millisecond
+	s.Applications(nil) // the machine has started
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() {

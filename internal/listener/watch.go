@@ -124,11 +124,23 @@ func (l *Listener) judge(ctx context.Context) (want bool, wait time.Duration) {
 	if l.handler == nil || !enabled(l.config) || l.health.answers() {
 		return false, rest
 	}
-	left := l.health.since.Add(l.Patience).Sub(now)
+	left := l.health.since.Add(l.patience()).Sub(now)
 	if left > 0 {
 		return false, left
 	}
 	return true, rest
+}
+
+// starting is how many times longer Incus may take while the machine starts: it
+// is not even installed before the first start, and comes last at every other.
+const starting = 10
+
+// patience is how long Incus may not answer, as things are. The caller holds mu.
+func (l *Listener) patience() time.Duration {
+	if !l.reported {
+		return starting * l.Patience
+	}
+	return l.Patience
 }
 
 // openUp starts to listen. A port that is taken while Incus runs is Incus' own:
