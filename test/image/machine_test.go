@@ -14,8 +14,9 @@ import (
 	"github.com/incusos/incusos/internal/sys"
 )
 
-// firmwareTime is many times what a translated firmware needs for its first word.
-const firmwareTime = 2 * time.Minute
+// firmwareTime is for what hangs: a translated firmware beside a translated machine
+// took a minute for its first word.
+const firmwareTime = 5 * time.Minute
 
 // testVirtualMachine starts the QEMU of the application with the kinds of devices
 // that Incus 7.0 gives every virtual machine, and waits for the firmware. Where
