@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/incusos/incusos/internal/sys"
@@ -40,7 +41,7 @@ func (b *Builder) sandbox(work string) error {
 		return err
 	}
 	etc := filepath.Join(work, "sandbox/etc")
-	if err := m.writeSources(filepath.Join(etc, "apt/sources.list.d/mkosi.sources"), "trixie trixie-updates trixie-backports"); err != nil {
+	if err := m.writeApt(etc); err != nil {
 		return err
 	}
 	key, err := os.ReadFile(filepath.Join(b.Keys, "pcr.key"))
@@ -50,14 +51,20 @@ func (b *Builder) sandbox(work string) error {
 	if err != nil {
 		return err
 	}
-	files := map[string][]byte{
-		"apt/apt.conf.d/50incusos":     []byte(aptConf),
-		"apt/preferences.d/incus.pref": []byte(incusPin),
-		"systemd/ukify.conf":           []byte(ukifyConf),
-		"incusos/pcr.key":              key,
+	return writeAll(etc, map[string][]byte{"systemd/ukify.conf": []byte(ukifyConf), "incusos/pcr.key": key})
+}
+
+// writeApt writes what apt is told about where packages come from.
+func (m mirror) writeApt(etc string) error {
+	if err := m.writeSources(filepath.Join(etc, "apt/sources.list.d/mkosi.sources"), "trixie trixie-updates trixie-backports"); err != nil {
+		return err
 	}
+	return writeAll(etc, map[string][]byte{"apt/apt.conf.d/50incusos": []byte(aptConf), "apt/preferences.d/incus.pref": []byte(incusPin)})
+}
+
+func writeAll(dir string, files map[string][]byte) error {
 	for name, content := range files {
-		if err := write(filepath.Join(etc, name), content); err != nil {
+		if err := write(filepath.Join(dir, name), content); err != nil {
 			return err
 		}
 	}
@@ -75,8 +82,7 @@ func write(name string, content []byte) error {
 	return os.WriteFile(name, content, mode)
 }
 
-// mkosi runs the build. The tree's own mkosi runs with the host's python, since
-// it cannot sandbox itself from inside a chroot.
+// mkosi runs the build.
 func (b *Builder) mkosi(ctx context.Context, tools, work string, a arch, version string, epoch time.Time) error {
 	if err := os.MkdirAll(b.Output, 0o755); err != nil { //nolint:gosec // images are not secret
 		return err
@@ -86,7 +92,6 @@ func (b *Builder) mkosi(ctx context.Context, tools, work string, a arch, version
 		return err
 	}
 	args := []string{
-		"-m", "mkosi",
 		"--directory=" + filepath.Join(b.Source, "image"),
 		"--tools-tree=" + tools,
 		"--architecture=" + a.mkosi,
@@ -108,14 +113,20 @@ func (b *Builder) mkosi(ctx context.Context, tools, work string, a arch, version
 	if b.Dev {
 		args = append(args, "--profile=dev")
 	}
+	b.Log.Step("running mkosi (a first build takes ten minutes)")
+	return b.runMkosi(ctx, tools, args)
+}
+
+// runMkosi runs the tree's own mkosi with the host's python, since it cannot
+// sandbox itself from inside a chroot.
+func (b *Builder) runMkosi(ctx context.Context, tools string, args []string) error {
 	for _, dir := range []string{"mkosi", "packages"} {
 		if err := os.MkdirAll(filepath.Join(b.Cache, dir), 0o755); err != nil { //nolint:gosec // caches of public packages
 			return err
 		}
 	}
-	c := sys.Command("python3", append(args, "build")...)
+	c := sys.Command("python3", slices.Concat([]string{"-m", "mkosi"}, args, []string{"build"})...)
 	c.Env = []string{"PYTHONPATH=" + filepath.Join(tools, "usr/lib/python3/dist-packages")}
-	b.Log.Step("running mkosi (a first build takes ten minutes)")
 	if err := b.run(ctx, c); err != nil {
 		return fmt.Errorf("building with mkosi: %w", err)
 	}
