@@ -23,8 +23,8 @@ test: ## build, vet, lint, unit and script tests with the race detector; no VM, 
 	$(MAKE) --no-print-directory lint
 	go test -race ./...
 
-test-vm: image ## boot the image in virtual machines and try to break it
-	go test -count=1 -timeout=85m -tags=vm ./test/vm/...
+test-vm: image ## ask with Debian's incus client; boot the image in virtual machines and try to break it
+	go test -count=1 -timeout=85m -tags=vm ./test/client ./test/vm/...
 
 image: keys ## build the disk image and the extension images
 	@$(INCUSOS) image build --keys $(KEYS) --output $(OUTPUT)
