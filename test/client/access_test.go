@@ -17,39 +17,16 @@ import (
 // notTrusted asks as somebody whom Incus trusts with one project alone, and as
 // somebody whom it does not know.
 func notTrusted(t *testing.T, m *machine, operator debian.Client) {
-	local := m.person(m.path("local"))
-	restricted, id := m.newPerson(t, "restricted")
-	must(t, command(t, local, "config", "trust", "add-certificate", id.Certificate(), "--restricted", "--projects", "default"))
-	unknown, _ := m.newPerson(t, "unknown")
-	before := audit(t, local)
-	for name, one := range map[string]struct {
-		who  debian.Client
-		says string
-	}{
-		"restricted": {restricted, "Certificate is restricted"},
-		"unknown":    {unknown, "not authorized"},
-	} {
-		who, err := operator.CopyConf(one.who.Conf)
-		must(t, err)
-		for _, s := range []debian.Step{
-			{Do: "show"},
-			{Do: "system security show"},
-			{Do: "system backup stolen.tar.gz"},
-			{Do: "system kernel edit", In: "config: {}"},
-			{Do: "service edit usbip", In: "config: {}"},
-			{Do: "application restart incus --force"},
-			{Do: "system reboot --force"},
-		} {
-			t.Run(name+", "+s.Do, func(t *testing.T) {
-				s.Err = one.says
-				if err := s.Run(t.Context(), who); err != nil {
-					t.Error(err)
-				}
-				_ = os.Remove(m.path("files/stolen.tar.gz")) // empty: the client makes it before it asks
-			})
-		}
+	restricted, err := operator.As(m.identity(t, "restricted").Dir)
+	must(t, err)
+	must(t, operator.TrustRestricted(t.Context(), restricted.Conf+"/client.crt"))
+	unknown, err := operator.As(m.identity(t, "unknown").Dir)
+	must(t, err)
+	before := audit(t, operator)
+	if err := errors.Join(restricted.TryAll(t.Context(), debian.SaysRestricted), unknown.TryAll(t.Context(), debian.SaysUnknown)); err != nil {
+		t.Error(err)
 	}
-	if after := audit(t, local); after != before {
+	if after := audit(t, operator); after != before {
 		t.Errorf("something of this came to the machine; its log was:\n%sand is:\n%s", before, after)
 	}
 }
@@ -57,18 +34,17 @@ func notTrusted(t *testing.T, m *machine, operator debian.Client) {
 // audit is the machine's log of changes, and of who read secrets.
 func audit(t *testing.T, c debian.Client) string {
 	t.Helper()
-	r, err := c.Run(t.Context(), strings.NewReader(""), "query", "/os/1.0/audit")
+	log, err := c.Command(t.Context(), "query", "/os/1.0/audit")
 	must(t, err)
-	if r.Code != 0 || !strings.Contains(r.Out, "/1.0/system/kernel") {
-		t.Fatalf("the log of changes cannot be read, or says nothing of the kernel: %s%s", r.Out, r.Err)
+	if !strings.Contains(log, "/1.0/system/kernel") {
+		t.Fatalf("the log of changes says nothing of the kernel: %s", log)
 	}
-	return r.Out
+	return log
 }
 
 // answeredNo expects that nothing happens.
-func answeredNo(t *testing.T, m *machine, c debian.Client) {
-	local := m.person(m.path("local"))
-	before := audit(t, local)
+func answeredNo(t *testing.T, c debian.Client) {
+	before := audit(t, c)
 	for _, do := range []string{
 		"application factory-reset incus", "application restart incus", "application switch-version incus", "service reset iscsi",
 		"system factory-reset", "system poweroff", "system reboot", "system suspend", "system storage wipe-drive",
@@ -78,7 +54,7 @@ func answeredNo(t *testing.T, m *machine, c debian.Client) {
 			t.Error(err)
 		}
 	}
-	if after := audit(t, local); after != before {
+	if after := audit(t, c); after != before {
 		t.Errorf("something was done; the log was:\n%sand is:\n%s", before, after)
 	}
 }

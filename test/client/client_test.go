@@ -16,6 +16,10 @@
 package client_test
 
 import (
+	"io/fs"
+	"os"
+	"path"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -27,9 +31,10 @@ func TestClient(t *testing.T) {
 	m := start(t)
 	operator := m.operator(t)
 	t.Run("every command", func(t *testing.T) { everyCommand(t, m, operator) })
+	t.Run("commands that the documentation names", func(t *testing.T) { documented(t, operator) })
 	t.Run("what is shown can be sent back", func(t *testing.T) { sentBack(t, operator) })
 	t.Run("a document is changed in an editor", func(t *testing.T) { edited(t, operator) })
-	t.Run("a question that is answered with no", func(t *testing.T) { answeredNo(t, m, operator) })
+	t.Run("a question that is answered with no", func(t *testing.T) { answeredNo(t, operator) })
 	t.Run("who is not trusted", func(t *testing.T) { notTrusted(t, m, operator) })
 }
 
@@ -51,6 +56,34 @@ func everyCommand(t *testing.T, m *machine, c debian.Client) {
 	}
 	for _, one := range all {
 		t.Run(one.Do, func(t *testing.T) { m.try(t, c, one) })
+	}
+}
+
+// documented expects that the pages name no commands that the client does not have.
+func documented(t *testing.T, c debian.Client) {
+	commands, err := c.Commands(t.Context())
+	must(t, err)
+	named := regexp.MustCompile(`incus admin os( [a-z][a-z-]*)+`)
+	found := 0
+	must(t, fs.WalkDir(os.DirFS("../../doc"), ".", func(name string, _ fs.DirEntry, err error) error {
+		if err != nil || path.Ext(name) != ".md" {
+			return err
+		}
+		text, err := os.ReadFile("../../doc/" + name)
+		for _, line := range named.FindAllString(string(text), -1) {
+			found++
+			known := func(c string) bool {
+				c = "incus admin os " + c
+				return strings.HasPrefix(line+" ", c+" ") || strings.HasPrefix(c, line+" ")
+			}
+			if !slices.ContainsFunc(commands, known) {
+				t.Errorf("doc/%s: the client has no command %q", name, line)
+			}
+		}
+		return err
+	}))
+	if found == 0 {
+		t.Error("the documentation names no command; want some")
 	}
 }
 

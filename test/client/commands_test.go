@@ -15,7 +15,7 @@ import (
 // cases are what is tried, in this order: looking, changing, applications, what
 // this release refuses, and what turns the machine off or makes it new.
 func (m *machine) cases(t *testing.T, c debian.Client) []trial {
-	return slices.Concat(plain(reads()), m.changes(t, c), m.applications(t), plain(refused()), m.ends(t))
+	return slices.Concat(plain(reads()), m.changes(t, c), m.applications(t), plain(debian.Refused()), m.ends(t))
 }
 
 func plain(steps []debian.Step) []trial {
@@ -39,7 +39,7 @@ func reads() []debian.Step {
 		{Do: "debug kernel", Out: `(?s)^Kernel version: 6\.12\.0-pretend$.*^CPU baseline: x86-64-v3$.*│ zfs .*│ YES`},
 		{Do: "debug log", Out: `^\[2026/01/01 12:00:03 UTC\] incusd: Incus is starting$`},
 		{Do: "debug log -u incus-osd.service -b 0 -n 1", Out: `\A\[.*\] systemd: Started incus-osd\.service .*\n\z`},
-		{Do: "debug log -b=-1", Out: `incus-osd: Restarting$`},
+		{Do: "debug log -b -1", Out: `incus-osd: Restarting$`},
 		{Do: "debug log -u nothing.service"},
 		{Do: "debug log -n many", Err: `entries: "many" is no number of entries; want one such as 100`},
 		{Do: "debug processes", Out: ` /usr/bin/incus-osd$`},
@@ -116,54 +116,6 @@ func (m *machine) applications(t *testing.T) []trial {
 	}
 }
 
-// refused is what this release does not do yet. Whoever makes one of these work
-// moves it to where it belongs, with what it prints.
-func refused() []debian.Step {
-	var steps []debian.Step
-	for line := range strings.Lines(`
-debug secureboot update                         /1.0/debug/secureboot/:update
-system network flush-dns                        /1.0/system/network/:flush-dns
-system provider show                            /1.0/system/provider
-system provider edit                            /1.0/system/provider
-system security tpm-rebind --force              /1.0/system/security/:tpm-rebind
-system storage cleanup-root                     /1.0/system/storage/:cleanup-root
-system storage create-volume                    /1.0/system/storage/:create-volume
-system storage delete --force                   /1.0/system/storage/:delete-pool
-system storage delete-volume --force            /1.0/system/storage/:delete-volume
-system storage encrypt-drive --force            /1.0/system/storage/:encrypt-drive
-system storage import-encrypted-drive           /1.0/system/storage/:import-encrypted-drive
-system storage import-storage-pool              /1.0/system/storage/:import-pool
-system storage rescan-scsi                      /1.0/system/storage/:rescan-scsi
-system storage scrub-pool                       /1.0/system/storage/:scrub-pool
-system storage trim-pool                        /1.0/system/storage/:trim-pool
-system storage wipe-drive --force               /1.0/system/storage/:wipe-drive
-system update check --force                     /1.0/system/update/:check
-system update show                              /1.0/system/update
-system update edit                              /1.0/system/update
-`) {
-		words := strings.Fields(line)
-		if len(words) == 0 {
-			continue
-		}
-		last := len(words) - 1
-		s := debian.Step{Do: strings.Join(words[:last], " "), Err: words[last] + ": this release has nothing of the kind"}
-		if strings.Contains(s.Do, "edit") {
-			s.In = "config: {}"
-		}
-		steps = append(steps, s)
-	}
-	const byTheSeed = " cannot be changed over the API in this release; the seed sets it once, at install"
-	return append(
-		steps,
-		debian.Step{Do: "application check-update incus", Err: "this release does not look for updates; what is stored is in available_versions of the application"},
-		debian.Step{Do: "application action incus", Err: `application "incus" has no action "", nor any other`},
-		debian.Step{Do: "system network confirm", Err: "no change is waiting to be confirmed"},
-		debian.Step{Do: "system network edit", In: "config: {}", Err: "the network" + byTheSeed},
-		debian.Step{Do: "system security edit", In: "config: {encryption_recovery_keys: [one]}", Err: "security" + byTheSeed},
-		debian.Step{Do: "system storage edit", In: "config: {}", Err: "storage" + byTheSeed},
-	)
-}
-
 // ends is what the machine goes down for.
 func (m *machine) ends(t *testing.T) []trial {
 	const down = "level=INFO msg="
@@ -207,15 +159,14 @@ type document struct {
 }
 
 func documents() []document {
-	const byTheSeed = " cannot be changed over the API in this release; the seed sets it once, at install"
 	all := []document{
 		{"application/incus", ""},
 		{"system fallback-listener", ""},
 		{"system kernel", ""},
 		{"system logging", ""},
-		{"system network", "the network" + byTheSeed},
+		{"system network", "the network" + debian.ByTheSeed},
 		{"system security", "config.encryption_recovery_keys: is empty; want at least one key, or a machine whose TPM is lost is lost with it"},
-		{"system storage", "storage" + byTheSeed},
+		{"system storage", "storage" + debian.ByTheSeed},
 	}
 	for name := range strings.FieldsSeq("ceph iscsi lvm multipath netbird nvme ovn tailscale usbip") {
 		all = append(all, document{"service/" + name, ""})

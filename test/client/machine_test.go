@@ -203,8 +203,8 @@ func (m *machine) startIncus(t *testing.T) {
 			return err
 		}
 		m.incusd = strings.TrimSpace(string(pid))
-		local := m.person(m.path("local"))
-		return command(t, local, "query", "/1.0")
+		_, err = m.person(m.path("local")).Command(t.Context(), "query", "/1.0")
+		return err
 	})
 }
 
@@ -216,35 +216,27 @@ func (m *machine) person(conf string) debian.Client {
 	}
 }
 
-// newPerson is somebody with a certificate of their own.
-func (m *machine) newPerson(t *testing.T, name string) (debian.Client, vm.Identity) {
+// identity is a new certificate, in a directory that a client takes.
+func (m *machine) identity(t *testing.T, name string) vm.Identity {
 	t.Helper()
 	id, err := vm.OpenIdentity(m.path(name))
 	must(t, err)
-	return m.person(id.Dir), id
+	return id
 }
 
 // operator is somebody whom Incus trusts, and who reaches it by HTTPS alone.
 func (m *machine) operator(t *testing.T) debian.Client {
 	t.Helper()
-	local := m.person(m.path("local"))
-	c, id := m.newPerson(t, "operator")
-	c.Socket = ""
-	must(t, command(t, local, "config", "set", "core.https_address=127.0.0.1:8443"))
-	must(t, command(t, local, "config", "trust", "add-certificate", id.Certificate()))
-	must(t, command(t, c, "remote", "add", "os", "https://127.0.0.1:8443", "--accept-certificate"))
-	must(t, command(t, c, "remote", "switch", "os"))
-	return c
-}
-
-// command runs a command of incus that has to end well.
-func command(t *testing.T, c debian.Client, args ...string) error {
-	t.Helper()
-	r, err := c.Run(t.Context(), strings.NewReader(""), args...)
-	if err == nil && r.Code != 0 {
-		err = errors.New("incus " + strings.Join(args, " ") + ": " + r.Err)
+	const address = "127.0.0.1:8443" // of the server's own network
+	id := m.identity(t, "operator")
+	for _, args := range [][]string{{"config", "set", "core.https_address=" + address}, {"config", "trust", "add-certificate", id.Certificate()}} {
+		_, err := m.person(m.path("local")).Command(t.Context(), args...)
+		must(t, err)
 	}
-	return err
+	c := m.person(id.Dir)
+	c.Socket = ""
+	must(t, c.Join(t.Context(), "https://"+address))
+	return c
 }
 
 func eventually(t *testing.T, what string, f func() error) {

@@ -4,6 +4,8 @@
 //	debian.go    the tree, and running the command
 //	commands.go  which commands `incus admin os` has, by its own help
 //	step.go      a command and what has to come of it
+//	refused.go   what no machine does yet
+//	access.go    somebody whom Incus trusts, and others whom it should not
 //
 // Test/client runs the server too and asks for everything on a pretend machine;
 // test/vm asks real ones.
@@ -14,7 +16,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"os"
 	"path/filepath"
 
 	"github.com/incusos/incusos/internal/image"
@@ -67,14 +68,4 @@ func (c Client) Run(ctx context.Context, in io.Reader, args ...string) (Result, 
 		r.Code, err = exit.Code, nil
 	}
 	return r, err
-}
-
-// CopyConf makes another person, with the remotes of c and a certificate of their
-// own in conf.
-func (c Client) CopyConf(conf string) (Client, error) {
-	other := c
-	other.Conf = conf
-	err := os.CopyFS(filepath.Join(conf, "servercerts"), os.DirFS(filepath.Join(c.Conf, "servercerts")))
-	remotes, readErr := os.ReadFile(filepath.Join(c.Conf, "config.yml"))
-	return other, errors.Join(err, readErr, os.WriteFile(filepath.Join(conf, "config.yml"), remotes, 0o600))
 }

@@ -1,0 +1,52 @@
+package debian
+
+import "strings"
+
+// Refused is what this release does not do yet, on any machine. Whoever makes one of
+// these work takes it away here, and says in test/client what it prints.
+func Refused() []Step {
+	var steps []Step
+	for line := range strings.Lines(refused) {
+		words := strings.Fields(line)
+		last := len(words) - 1
+		s := Step{Do: strings.Join(words[:last], " "), Err: words[last] + ": this release has nothing of the kind"}
+		if strings.HasSuffix(s.Do, "edit") {
+			s.In = "config: {}"
+		}
+		steps = append(steps, s)
+	}
+	return append(
+		steps,
+		Step{Do: "application check-update incus", Err: "this release does not look for updates; what is stored is in available_versions of the application"},
+		Step{Do: "application action incus", Err: `application "incus" has no action "", nor any other`},
+		Step{Do: "system network confirm", Err: "no change is waiting to be confirmed"},
+		Step{Do: "system network edit", In: "config: {}", Err: "the network" + ByTheSeed},
+		Step{Do: "system security edit", In: "config: {encryption_recovery_keys: [one]}", Err: "security" + ByTheSeed},
+		Step{Do: "system storage edit", In: "config: {}", Err: "storage" + ByTheSeed},
+	)
+}
+
+// ByTheSeed is the end of what is said about documents that cannot be changed.
+const ByTheSeed = " cannot be changed over the API in this release; the seed sets it once, at install"
+
+// refused are commands, and the routes that answer that there is nothing.
+const refused = `debug secureboot update   /1.0/debug/secureboot/:update
+system network flush-dns                /1.0/system/network/:flush-dns
+system provider show                    /1.0/system/provider
+system provider edit                    /1.0/system/provider
+system security tpm-rebind --force      /1.0/system/security/:tpm-rebind
+system storage cleanup-root             /1.0/system/storage/:cleanup-root
+system storage create-volume            /1.0/system/storage/:create-volume
+system storage delete --force           /1.0/system/storage/:delete-pool
+system storage delete-volume --force    /1.0/system/storage/:delete-volume
+system storage encrypt-drive --force    /1.0/system/storage/:encrypt-drive
+system storage import-encrypted-drive   /1.0/system/storage/:import-encrypted-drive
+system storage import-storage-pool      /1.0/system/storage/:import-pool
+system storage rescan-scsi              /1.0/system/storage/:rescan-scsi
+system storage scrub-pool               /1.0/system/storage/:scrub-pool
+system storage trim-pool                /1.0/system/storage/:trim-pool
+system storage wipe-drive --force       /1.0/system/storage/:wipe-drive
+system update check --force             /1.0/system/update/:check
+system update show                      /1.0/system/update
+system update edit                      /1.0/system/update
+`
