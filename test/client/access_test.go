@@ -14,6 +14,19 @@ import (
 	"github.com/incusos/incusos/test/debian"
 )
 
+// onSocket asks as root of the machine does, without any certificate.
+func onSocket(t *testing.T, m *machine) {
+	for _, s := range []debian.Step{
+		{Do: "show", Out: `^  os_name: IncusOS$`},
+		{Do: "system kernel edit", In: "config: {}"},
+		{Do: "system storage info --debug", Out: `│ /dev/disk/by-id/virtio-pretend0 │`},
+	} {
+		if err := s.Run(t.Context(), m.person(m.path("local"))); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // notTrusted asks as somebody whom Incus trusts with one project alone, and as
 // somebody whom it does not know.
 func notTrusted(t *testing.T, m *machine, operator debian.Client) {

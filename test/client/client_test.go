@@ -35,6 +35,7 @@ func TestClient(t *testing.T) {
 	t.Run("what is shown can be sent back", func(t *testing.T) { sentBack(t, operator) })
 	t.Run("a document is changed in an editor", func(t *testing.T) { edited(t, operator) })
 	t.Run("a question that is answered with no", func(t *testing.T) { answeredNo(t, operator) })
+	t.Run("root on the socket of Incus", func(t *testing.T) { onSocket(t, m) })
 	t.Run("who is not trusted", func(t *testing.T) { notTrusted(t, m, operator) })
 }
 

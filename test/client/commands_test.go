@@ -3,8 +3,14 @@
 package client_test
 
 import (
+	"bytes"
+	"compress/gzip"
+	"crypto/rand"
+	"errors"
 	"fmt"
+	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -124,6 +130,10 @@ func (m *machine) ends(t *testing.T) []trial {
 		{Step: debian.Step{Do: "system backup machine.tar.gz", Err: "output file 'machine.tar.gz' already exists"}},
 		{Step: debian.Step{Do: "system kernel edit", In: "config: {cpu: {scaling_governor: powersave}}"}},
 		{Step: debian.Step{Do: "system restore machine.tar.gz --force -s macs", Err: `skip: "macs" is unknown; want some of encryption-recovery-keys, local-data-encryption-key, network-macs`}},
+		{Step: debian.Step{Do: "system restore " + tooLong(t, m.path("files")) + " --force", Err: "502 Bad Gateway"}}, // Incus passes on 1 MiB
+		{Step: debian.Step{Do: "application restore incus long.tar.gz --force", Err: "the archive cannot be read: what is compressed is no tar archive"}},
+		{Step: debian.Step{Do: "system restore - --force", Err: "the backup is empty"}},
+		{Step: debian.Step{Do: "system kernel show", Out: `^    scaling_governor: powersave$`}},
 		{Step: debian.Step{Do: "system restore machine.tar.gz -s network-macs", In: "yes\n", Out: `provided backup\? \(yes/no\)`}, goes: down + "Restarting"},
 		{Step: debian.Step{Do: "system kernel show", Out: `^    scaling_governor: performance$`}},
 		{Step: debian.Step{Do: "system reboot --force"}, goes: down + "Restarting"},
@@ -140,6 +150,16 @@ func (m *machine) ends(t *testing.T) []trial {
 			}},
 		{Step: debian.Step{Do: "show", Out: `^  system_is_ready: true$`}},
 	}
+}
+
+// tooLong writes a gzip archive of 2 MiB and returns its name.
+func tooLong(t *testing.T, dir string) string {
+	t.Helper()
+	var b bytes.Buffer
+	w := gzip.NewWriter(&b)
+	_, err := io.CopyN(w, rand.Reader, 2<<20)
+	must(t, errors.Join(err, w.Close(), os.WriteFile(filepath.Join(dir, "long.tar.gz"), b.Bytes(), 0o600)))
+	return "long.tar.gz"
 }
 
 // holds expects a file to have something in it.
