@@ -4,7 +4,6 @@ import (
 	"context"
 	"io"
 	"os"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -28,7 +27,7 @@ func osCommand() *cobra.Command {
 		osShowCommand(o), osInfoCommand(o),
 		osSystemCommand(o), osApplicationsCommand(o), osServicesCommand(o), osTasksCommand(o),
 		osLogCommand(o), osReportCommand(o), osMetricsCommand(o), osAuditCommand(o),
-		osBackupCommand(o), osRestoreCommand(o), osBundleCommand(o),
+		osBackupCommand(o), osRestoreCommand(o), osResetCommand(o), osBundleCommand(o),
 		osPowerCommand(o, "reboot", "Restart the machine.", (*client.Client).Reboot),
 		osPowerCommand(o, "poweroff", "Turn the machine off.", (*client.Client).Poweroff),
 		osPowerCommand(o, "suspend", "Suspend the machine to memory; instances stop until it wakes.", (*client.Client).Suspend),
@@ -126,23 +125,67 @@ func shown(p osctl.Printer, v any, err error) error {
 	return p.Value(v)
 }
 
-// names has the shell offer what the machine lists.
-func (o *osFlags) names(list func(*client.Client, context.Context) ([]string, error)) cobra.CompletionFunc {
+// sure has a command ask before it acts, unless it is forced: what it does cannot
+// be taken back. Question says what that is, in the words after "Really".
+func (o *osFlags) sure(c *cobra.Command, what string, question func(host string, args []string) string, act asking) {
+	force := c.Flags().Bool("force", false, "do not ask")
+	c.RunE = func(c *cobra.Command, args []string) error {
+		return o.run(what, func(ctx context.Context, m *client.Client, p osctl.Printer, args []string) error {
+			if !*force {
+				server, err := m.Server(ctx)
+				if err != nil {
+					return err
+				}
+				words := question(server.Environment.Hostname, args)
+				if err := osctl.Ask(c.InOrStdin(), c.ErrOrStderr(), asks(c.InOrStdin()), words); err != nil {
+					return err
+				}
+			}
+			return act(ctx, m, p, args)
+		})(c, args)
+	}
+}
+
+// waits has a command follow the task that it starts, if it is told to.
+func (o *osFlags) waits(c *cobra.Command, act asking) asking {
+	wait := c.Flags().Bool("wait", false, "show how the machine gets on with it, until it has ended")
+	return func(ctx context.Context, m *client.Client, p osctl.Printer, args []string) error {
+		if !*wait {
+			return act(ctx, m, p, args)
+		}
+		return osctl.Follow(ctx, m, terminal(p.Out), p.Out, func() error { return act(ctx, m, p, args) })
+	}
+}
+
+// A lister asks a machine what an argument can be, given those before it.
+type lister func(ctx context.Context, m *client.Client, args []string) ([]string, error)
+
+// offer has the shell offer what the machine has: a list for each argument, files
+// for those after them.
+func (o *osFlags) offer(lists ...lister) cobra.CompletionFunc {
 	return func(c *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		m, err := o.target.Connect()
-		if err != nil || len(args) > 0 {
+		if err != nil || len(args) >= len(lists) {
 			return nil, cobra.ShellCompDirectiveDefault
 		}
 		ctx := c.Context()
 		if ctx == nil {
 			ctx = context.Background()
 		}
-		paths, err := list(m, ctx)
+		words, err := lists[len(args)](ctx, m, args)
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveError
 		}
-		return slices.Clone(osctl.Names(paths)), cobra.ShellCompDirectiveNoFileComp
+		return words, cobra.ShellCompDirectiveNoFileComp
 	}
+}
+
+// names has the shell offer what the machine lists by its paths.
+func (o *osFlags) names(list func(*client.Client, context.Context) ([]string, error)) cobra.CompletionFunc {
+	return o.offer(func(ctx context.Context, m *client.Client, _ []string) ([]string, error) {
+		paths, err := list(m, ctx)
+		return osctl.Names(paths), err
+	})
 }
 
 // terminal reports whether w is one.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/incusos/incusos/api"
 	"github.com/incusos/incusos/client"
 	"github.com/incusos/incusos/internal/osctl"
 )
@@ -37,13 +38,49 @@ func osSystemCommand(o *osFlags) *cobra.Command {
 	c := group("system", "Show and change the configuration of the system.")
 	for _, r := range systemResources() {
 		path := "system/" + r.name
-		c.AddCommand(group(r.name, "Show and change "+r.about+".",
+		g := group(r.name, "Show and change "+r.about+".",
 			o.showCommand(path, nil),
 			o.planCommand(path, nil),
 			o.setCommand(path, nil, r.within),
 			o.confirmCommand(path, nil),
-		))
+		)
+		g.AddCommand(o.actions(r.name)...)
+		c.AddCommand(g)
 	}
+	return c
+}
+
+// actions are what can be done to a part of the system beside configuring it.
+func (o *osFlags) actions(name string) []*cobra.Command {
+	switch name {
+	case "network":
+		return []*cobra.Command{o.actCommand(name, "flush-dns", "Forget the answers of name servers.", (*client.Client).FlushDNS)}
+	case "security":
+		return []*cobra.Command{
+			o.actCommand(name, "retrieved", "Say that the recovery keys were written down.", (*client.Client).KeysRetrieved),
+			o.actCommand(name, "tpm-rebind", "Bind the disks to the TPM anew, after a recovery key was used.", (*client.Client).RebindTPM),
+		}
+	case "storage":
+		return o.storageCommands()
+	case "update":
+		return []*cobra.Command{o.checkCommand()}
+	}
+	return nil
+}
+
+// actCommand does something that needs no words.
+func (o *osFlags) actCommand(name, verb, short string, act func(*client.Client, context.Context) error) *cobra.Command {
+	c := &cobra.Command{Use: verb, Short: short, Example: "  incusos os system " + name + " " + verb, Args: operands()}
+	c.RunE = o.run("do that", func(ctx context.Context, m *client.Client, _ osctl.Printer, _ []string) error { return act(m, ctx) })
+	return c
+}
+
+func (o *osFlags) checkCommand() *cobra.Command {
+	c := &cobra.Command{Use: "check", Short: "Look for updates now.", Example: "  incusos os system update check --wait", Args: operands()}
+	only := c.Flags().Bool("os-only", false, "leave the applications alone")
+	c.RunE = o.run("look for updates", o.waits(c, func(ctx context.Context, m *client.Client, _ osctl.Printer, _ []string) error {
+		return m.CheckUpdates(ctx, api.UpdateCheck{OSOnly: *only})
+	}))
 	return c
 }
 

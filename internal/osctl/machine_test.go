@@ -197,3 +197,60 @@ func TestConnect(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A command that is told to wait shows the tasks that it started and no others,
+// and knows of those that had ended by the time it looked.
+func TestFollow(t *testing.T) {
+	tests := map[string]struct {
+		after string // what there is once it was started
+		want  string
+		fails bool
+	}{
+		"one that is done":       {`[{"id":"2","description":"scrub local","status":"done"},{"id":"1","description":"old","status":"failed"}]`, "scrub local: done\n", false},
+		"one that failed":        {`[{"id":"2","description":"scrub local","status":"failed","error":"no"},{"id":"1","description":"old","status":"failed"}]`, "scrub local: failed: no\n", true},
+		"nothing that takes any": {`[{"id":"1","description":"old","status":"failed"}]`, "", false},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			all := map[string]string{"GET /tasks": `[{"id":"1","description":"old","status":"failed"}]`}
+			c := answers(t, all)
+			var b bytes.Buffer
+			err := osctl.Follow(t.Context(), c, false, &b, func() error { all["GET /tasks"] = tt.after; return nil })
+			if b.String() != tt.want || (err != nil) != tt.fails {
+				t.Errorf("Follow() = %v and printed %q, want %q", err, b.String(), tt.want)
+			}
+		})
+	}
+	c := answers(t, map[string]string{"GET /tasks": "[]"})
+	if err := osctl.Follow(t.Context(), c, false, io.Discard, func() error { return io.ErrClosedPipe }); !errors.Is(err, io.ErrClosedPipe) {
+		t.Errorf("what could not be started: Follow() = %v", err)
+	}
+}
+
+func TestNamesOfDrivesAndPools(t *testing.T) {
+	c := answers(t, map[string]string{"GET /system/storage": `{"config":{"scrub_schedule":""},"state":{
+		"drives":[{"id":"/dev/disk/by-id/a","boot":true},{"id":"/dev/disk/by-id/b"}],
+		"pools":[{"name":"local","volumes":[{"name":"incus"}]},{"name":"data","volumes":[{"name":"fast"}]}]}}`})
+	tests := map[string]struct {
+		list func(context.Context, *client.Client, []string) ([]string, error)
+		want string
+	}{
+		"drives":  {osctl.Drives, "[/dev/disk/by-id/b]"},
+		"pools":   {osctl.Pools, "[local data]"},
+		"volumes": {osctl.Volumes, "[fast]"},
+	}
+	for name, tt := range tests {
+		if got, err := tt.list(t.Context(), c, []string{"data"}); fmt.Sprint(got) != tt.want || err != nil {
+			t.Errorf("%s are %v, %v; want %s", name, got, err, tt.want)
+		}
+	}
+}
+
+func TestReadKey(t *testing.T) {
+	for text, ok := range map[string]bool{"a2V5\n": true, " a2V5": true, "": false, "\n": false, "one\ntwo\n": false} {
+		key, err := osctl.ReadKey("-", strings.NewReader(text))
+		if ok != (err == nil) || ok && string(key) != "a2V5" || !ok && osctl.Code(err) != osctl.Mistake {
+			t.Errorf("ReadKey(%q) = %q, %v", text, string(key), err)
+		}
+	}
+}

@@ -8,6 +8,7 @@
 //	lists.go     tables of applications, tasks, log entries and so on
 //	info.go      a machine at a glance
 //	watch.go     tasks that are under way
+//	storage.go   names of drives and pools, keys and sections of seeds
 //	file.go      archives in files
 //
 // It knows no resource but by its path: what a configuration may hold is checked

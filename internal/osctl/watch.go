@@ -28,19 +28,42 @@ func Watch(ctx context.Context, c *client.Client, id string, terminal bool, out 
 			return []api.Task{t}, err
 		}
 	}
-	w := &watcher{list: list, out: out, only: id}
+	w := newWatcher(list, terminal, out)
+	w.pick = func(t api.Task) bool { return running(t) || t.ID == id }
+	return w.run(ctx)
+}
+
+// Follow does what starts tasks and shows how these go on until they have ended,
+// as Watch does. What was done when the machine answered has none, which is fine.
+func Follow(ctx context.Context, c *client.Client, terminal bool, out io.Writer, do func() error) error {
+	before, err := c.Tasks(ctx)
+	if err != nil {
+		return err
+	}
+	if err := do(); err != nil {
+		return err
+	}
+	w := newWatcher(c.Tasks, terminal, out)
+	w.pick = func(t api.Task) bool {
+		return !slices.ContainsFunc(before, func(old api.Task) bool { return old.ID == t.ID })
+	}
+	return w.run(ctx)
+}
+
+func newWatcher(list func(context.Context) ([]api.Task, error), terminal bool, out io.Writer) *watcher {
+	w := &watcher{list: list, out: out}
 	w.show = w.print
 	if terminal {
 		w.show = w.draw
 	}
-	return w.run(ctx)
+	return w
 }
 
 // A watcher follows tasks.
 type watcher struct {
 	list func(context.Context) ([]api.Task, error)
 	out  io.Writer
-	only string // the task that matters; "" for all that are running
+	pick func(api.Task) bool // whether one is watched from now on
 	show func([]api.Task)
 
 	watched []string          // ids, in the order they are shown
@@ -56,7 +79,7 @@ func (w *watcher) run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		tasks := w.pick(all)
+		tasks := w.choose(all)
 		w.show(tasks)
 		if !slices.ContainsFunc(tasks, running) {
 			return verdict(tasks)
@@ -71,13 +94,13 @@ func (w *watcher) run(ctx context.Context) error {
 
 func running(t api.Task) bool { return t.Status == api.TaskRunning }
 
-// pick returns the tasks that are watched, oldest first: those that run, or did
-// when they were first seen.
-func (w *watcher) pick(all []api.Task) []api.Task {
+// choose returns the tasks that are watched, oldest first: those that are picked,
+// or were when they were first seen.
+func (w *watcher) choose(all []api.Task) []api.Task {
 	var out []api.Task
 	for _, t := range slices.Backward(all) {
 		known := slices.Contains(w.watched, t.ID)
-		if !known && (running(t) || t.ID == w.only) {
+		if !known && w.pick(t) {
 			w.watched = append(w.watched, t.ID)
 			known = true
 		}

@@ -34,7 +34,7 @@ func TestWatchPrintsWhatIsNew(t *testing.T) {
 			[]api.Task{task("2", api.TaskRunning, "fetching", 0), task("1", api.TaskRunning, "reading", 2), old},
 			[]api.Task{failed, task("1", api.TaskDone, "", 4), old},
 		)}
-		w.show = w.print
+		w.pick, w.show = running, w.print
 		began := time.Now()
 		err := w.run(t.Context())
 		const want = "task 1: reading\ntask 2: fetching\ntask 1: done\ntask 2: failed: no image\n"
@@ -54,7 +54,7 @@ func TestWatchDraws(t *testing.T) {
 			[]api.Task{task("1", api.TaskRunning, "reading all of it, slowly", 1)},
 			[]api.Task{task("1", api.TaskDone, "", 4)},
 		)}
-		w.show = w.draw
+		w.pick, w.show = running, w.draw
 		if err := w.run(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -69,14 +69,14 @@ func TestWatchDraws(t *testing.T) {
 func TestWatchEndsWhenToldTo(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	w := &watcher{list: story([]api.Task{task("1", api.TaskRunning, "", 0)}), show: func([]api.Task) {}}
+	w := &watcher{list: story([]api.Task{task("1", api.TaskRunning, "", 0)}), pick: running, show: func([]api.Task) {}}
 	if err := w.run(ctx); err == nil {
 		t.Error("it goes on")
 	}
 }
 
 func TestWatchingOneThatHasEnded(t *testing.T) {
-	w := &watcher{only: "1", list: story([]api.Task{task("1", api.TaskCancelled, "", 0)}), show: func([]api.Task) {}}
+	w := &watcher{pick: func(t api.Task) bool { return t.ID == "1" }, list: story([]api.Task{task("1", api.TaskCancelled, "", 0)}), show: func([]api.Task) {}}
 	if err := w.run(t.Context()); err == nil || err.Error() != "task 1: cancelled" {
 		t.Errorf("run() = %v", err)
 	}
