@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"regexp"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -46,4 +47,21 @@ func waitGone(ts *testscript.TestScript, neg bool, args []string) {
 		}
 	}
 	ts.Fatalf("%s is still there", args[0])
+}
+
+// waitMatch waits until the content of a file matches: what writes to a terminal
+// does not wait for it.
+func waitMatch(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: wait-match REGEXP FILE")
+	}
+	want, err := regexp.Compile("(?m)" + args[0])
+	ts.Check(err)
+	var content []byte
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if content, err = os.ReadFile(ts.MkAbs(args[1])); err == nil && want.Match(content) {
+			return
+		}
+	}
+	ts.Fatalf("no match for %s in %s, %v:\n%s", args[0], args[1], err, content)
 }

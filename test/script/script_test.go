@@ -7,6 +7,7 @@
 //	ask METHOD PATH [HEADER]   send it a request; print status, Allow, Content-Type and body
 //	put PATH FILE              send it a document; print status and body
 //	wait-gone FILE             wait until a file is not there any more
+//	wait-match REGEXP FILE     wait until the content of a file matches
 //	send PATH FILE             post a file, "-" for none; print status and body
 //	fetch PATH FILE            post nothing, and keep the body in a file
 //
@@ -53,7 +54,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("METRICS", free.Addr().String())
 			return free.Close()
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"ready": ready, "ask": ask, "send": send, "fetch": fetch, "put": put, "wait-gone": waitGone},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"ready": ready, "ask": ask, "send": send, "fetch": fetch, "put": put, "wait-gone": waitGone, "wait-match": waitMatch},
 	})
 }
 
