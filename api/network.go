@@ -9,10 +9,18 @@ type Network struct {
 // NetworkConfig is the network the operator wants. Without any interface,
 // every network card is configured by DHCP and router advertisements.
 type NetworkConfig struct {
+	// ConfirmationTimeout is how long a change to this configuration waits to be
+	// confirmed before it is undone, such as "2m", at most an hour; "" saves it
+	// at once.
+	ConfirmationTimeout string `json:"confirmation_timeout,omitempty"`
+
 	DNS        NetworkDNS         `json:"dns,omitzero"`
 	Time       NetworkTime        `json:"time,omitzero"`
 	Interfaces []NetworkInterface `json:"interfaces,omitempty"`
 }
+
+// Within returns how long a change to c waits to be confirmed; "" not at all.
+func (c NetworkConfig) Within() string { return c.ConfirmationTimeout }
 
 // NetworkDNS says what the machine is called and whom it asks for names.
 type NetworkDNS struct {

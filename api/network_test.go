@@ -33,6 +33,9 @@ func TestNetworkValidate(t *testing.T) {
 		"a route of two families":     {func(c *api.NetworkConfig) { c.Interfaces[0].Routes[0].Via = "2001:db8::1" }, "interfaces[0].routes[0].via"},
 		"an MTU IPv6 cannot live on":  {func(c *api.NetworkConfig) { c.Interfaces[0].MTU = 1279 }, "interfaces[0].mtu"},
 		"an unknown requirement":      {func(c *api.NetworkConfig) { c.Interfaces[0].RequiredForOnline = "yes" }, "interfaces[0].required_for_online"},
+		"two minutes to confirm":      {func(c *api.NetworkConfig) { c.ConfirmationTimeout = "2m" }, ""},
+		"no time to confirm":          {func(c *api.NetworkConfig) { c.ConfirmationTimeout = "0s" }, "confirmation_timeout"},
+		"a day to confirm":            {func(c *api.NetworkConfig) { c.ConfirmationTimeout = "24h" }, "confirmation_timeout"},
 		"an unknown role":             {func(c *api.NetworkConfig) { c.Interfaces[0].Roles = []string{"cluster", "boss"} }, "interfaces[0].roles[1]"},
 	}
 	for name, tt := range tests {

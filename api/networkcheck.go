@@ -6,11 +6,15 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Validate reports the first thing in c that cannot work on any machine, as a
 // FieldError.
 func (c NetworkConfig) Validate() error {
+	if d, err := time.ParseDuration(c.ConfirmationTimeout); c.ConfirmationTimeout != "" && (err != nil || d <= 0 || d > time.Hour) {
+		return Fieldf("confirmation_timeout", "%q is no time to confirm in; want one of up to an hour, such as %q", c.ConfirmationTimeout, "2m")
+	}
 	if err := c.DNS.validate(); err != nil {
 		return err
 	}

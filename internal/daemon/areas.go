@@ -10,9 +10,7 @@ import (
 	"github.com/incusos/incusos/internal/audit"
 	"github.com/incusos/incusos/internal/change"
 	"github.com/incusos/incusos/internal/console"
-	"github.com/incusos/incusos/internal/host"
 	"github.com/incusos/incusos/internal/listener"
-	"github.com/incusos/incusos/internal/network"
 	"github.com/incusos/incusos/internal/resources"
 	"github.com/incusos/incusos/internal/rest"
 	"github.com/incusos/incusos/internal/seal"
@@ -51,11 +49,10 @@ func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Opti
 	log := audit.New(m.Files)
 	news := make(chan struct{}, 1)
 	fallback, door := fallbackListener(m, screen, news, fallbackDoc, gate)
-	hosts := host.New(m, func() string { return fullName(networkDoc.get().DNS) }, func() string { return networkDoc.get().Time.Timezone })
+	networks, hosts := wireNetwork(m, networkDoc, gate)
 	seals := seal.New(m, func() bool { return securityDoc.get().RecoveryKeys })
 	stores := storage.New(m)
-	networks := network.New(m, networkDoc.get)
-	services := wireServices(m, gate, networks, seed, &seedErr)
+	services := wireServices(m, gate, networks.network, seed, &seedErr)
 	applications := newApps(m, appsDoc, seed, first, screen, gate, wake)
 	tasks, taskArea := newTasks(m, screen, appKinds(appsDoc, applications))
 	return Options{
@@ -67,7 +64,7 @@ func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Opti
 		Also:    []Server{door},
 		// The network comes before the pools: addresses arrive while those open.
 		Areas: []Area{
-			restore, seedArea{seedErr}, taskArea, hosts, kernel, logging, securityDoc.guard(seals), networkDoc.guard(networks), fallback,
+			restore, seedArea{seedErr}, taskArea, hosts, kernel, logging, securityDoc.guard(seals), networks, fallback,
 			storageDoc.guard(stores), services, reported{appsDoc.guard(applications), door.Applications},
 		},
 		Machine: rest.Machine{
@@ -76,7 +73,7 @@ func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Opti
 			FallbackListener: fallback,
 			Kernel:           kernel,
 			Logging:          logging,
-			Network:          networkResource(networkDoc, networks),
+			Network:          networks,
 			Security:         securityResource(securityDoc, seals),
 			Storage:          storageResource(storageDoc, stores),
 			Applications:     desk{apps.NewDesk(applications, tasks, appsDoc.err)},
@@ -93,17 +90,6 @@ func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Opti
 		Warnings: func() []string {
 			return slices.Concat(seed.warnings(), securityDoc.get().warnings(), applications.Warnings(), log.Warnings(), door.Warnings())
 		},
-	}
-}
-
-func networkResource(doc document[api.NetworkConfig], n *network.Network) rest.Resource[api.Network, api.NetworkConfig] {
-	return fixed[api.Network, api.NetworkConfig]{
-		"the network",
-		func(context.Context) (api.Network, error) {
-			state, err := n.State()
-			return api.Network{Config: doc.get(), State: state}, errors.Join(doc.err, err)
-		},
-		func() (api.NetworkConfig, error) { return doc.get(), doc.err },
 	}
 }
 
@@ -142,13 +128,6 @@ func (a acknowledged) warnings() []string {
 		return nil
 	}
 	return []string{"nobody has fetched the recovery keys; see `incus admin os system security show`"}
-}
-
-func fullName(dns api.NetworkDNS) string {
-	if dns.Hostname == "" || dns.Domain == "" {
-		return dns.Hostname
-	}
-	return dns.Hostname + "." + dns.Domain
 }
 
 // A document is a saved configuration, or why there is none to be had.

@@ -1,7 +1,7 @@
 // Package daemon puts the parts together and decides in which order they run.
 // It is the same code whether the machine is real or a directory.
 //
-//	areas.go   which parts there are, and what they need
+//	areas.go   which parts there are, and what they need; network.go of the network
 //	daemon.go  the order of the boot
 //	loop.go    when areas are brought to what is wanted, and again
 //	status.go  what the console shows

@@ -61,6 +61,17 @@ func (*Host) Name() string { return "host" }
 // is already so, and after an error it can be called again.
 func (h *Host) Reconcile(context.Context) error { return errors.Join(h.setName(), h.setZone()) }
 
+// Plan says what it takes to give the machine this name and this time zone.
+func (h *Host) Plan(name, zone string) (p api.Plan) {
+	if want := h.called(name); !h.holds(nameFile, []byte(want+"\n")) {
+		p.Do("name", "the machine "+want)
+	}
+	if zone := cmp.Or(zone, utc); !h.inZone(zone) {
+		p.Do("set", "the clock to the time in "+zone)
+	}
+	return p
+}
+
 func (h *Host) setName() error {
 	name := []byte(h.hostname() + "\n")
 	if !h.holds(nameFile, name) {
@@ -127,8 +138,11 @@ func (h *Host) Environment(context.Context) (api.Environment, error) {
 }
 
 // hostname returns what the machine is to be called.
-func (h *Host) hostname() string {
-	return cmp.Or(h.want(), strings.ToLower(h.line(product)), h.line(machineID), "incusos")
+func (h *Host) hostname() string { return h.called(h.want()) }
+
+// called returns name, or one made up if there is none.
+func (h *Host) called(name string) string {
+	return cmp.Or(name, strings.ToLower(h.line(product)), h.line(machineID), "incusos")
 }
 
 // line returns the content of a file of one line, "" if it cannot be read.

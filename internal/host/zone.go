@@ -25,15 +25,20 @@ func (h *Host) CheckZone(name string) error {
 // run already go on with what they have.
 func (h *Host) setZone() error {
 	name := cmp.Or(h.zone(), utc)
-	target := ".." + zoneinfo + name
-	if now, err := h.host.Files.Readlink(localtime); err == nil && (now == target || now == zoneinfo+name) {
+	if h.inZone(name) {
 		return nil
 	}
 	if err := h.CheckZone(name); err != nil {
 		return err
 	}
-	if err := h.host.Files.Symlink(target, localtime); err != nil {
+	if err := h.host.Files.Symlink(".."+zoneinfo+name, localtime); err != nil {
 		return fmt.Errorf("setting the time zone: %w", err)
 	}
 	return nil
+}
+
+// inZone reports whether local time is that of a zone.
+func (h *Host) inZone(name string) bool {
+	now, err := h.host.Files.Readlink(localtime)
+	return err == nil && (now == ".."+zoneinfo+name || now == zoneinfo+name)
 }

@@ -2,11 +2,12 @@
 //
 // The work is split so that the difficult parts need no machine:
 //
-//	Render  turns a configuration into files of systemd-networkd,
-//	        systemd-resolved and systemd-timesyncd        (pure)
-//	Plan    compares those files with the ones in place   (reads only)
-//	Apply   writes what differs and tells the services    (side effects)
-//	State   reports the network cards, whoever set them up
+//	Render   turns a configuration into files of systemd-networkd,
+//	         systemd-resolved and systemd-timesyncd        (pure)
+//	Plan     compares those files with the ones in place   (reads only)
+//	Apply    writes what differs and tells the services    (side effects)
+//	State    reports the network cards, whoever set them up
+//	Missing  complains about those that are wanted and not there
 //
 // All files live below /run/systemd and are rebuilt on every boot: the saved
 // configuration is the only source of truth. Files not named 20-incus-os*
@@ -49,28 +50,18 @@ const (
 
 // A Network brings one machine's network to a desired configuration.
 type Network struct {
-	host  sys.Host
-	saved func() api.NetworkConfig
+	host    sys.Host
+	inForce func() api.NetworkConfig
 }
 
-// New returns the network of host. saved returns the configuration that
-// Reconcile applies.
-func New(host sys.Host, saved func() api.NetworkConfig) *Network {
-	return &Network{host, saved}
+// New returns the network of host. InForce returns the configuration that was
+// applied last, which State and Missing are about.
+func New(host sys.Host, inForce func() api.NetworkConfig) *Network {
+	return &Network{host, inForce}
 }
 
 // Name is the area's name in health reports.
 func (n *Network) Name() string { return "network" }
-
-// Reconcile applies the saved configuration. Afterwards it complains about
-// network cards that the configuration names and the machine lacks.
-func (n *Network) Reconcile(ctx context.Context) error {
-	cfg := n.saved()
-	if err := n.Apply(ctx, cfg); err != nil {
-		return err
-	}
-	return n.missing(cfg)
-}
 
 // A Plan is the difference between the machine and a configuration. The zero
 // Plan means that there is nothing to do.
@@ -98,6 +89,25 @@ func (p Plan) String() string {
 		fmt.Fprintf(&b, "reload %s\n", unit)
 	}
 	return b.String()
+}
+
+// Steps are what there is to do, as people are told. A network that is set up
+// anew may lose connections, the one that asked for it among them.
+func (p Plan) Steps() (steps api.Plan) {
+	for _, name := range p.Remove {
+		steps.Do("remove", name)
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.Write)) {
+		steps.Do("write", name)
+	}
+	for _, unit := range p.Tell {
+		risk := ""
+		if unit == networkd {
+			risk = "connections may end"
+		}
+		steps.Risk("reload", unit, risk)
+	}
+	return steps
 }
 
 // Plan reports what Apply would have to do to reach cfg. It changes nothing.

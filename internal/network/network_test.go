@@ -109,14 +109,14 @@ func start(t *testing.T, cfg api.NetworkConfig) (*systest.Rig, *network.Network)
 	return rig, network.New(rig.Host, func() api.NetworkConfig { return cfg })
 }
 
-func TestSecondReconcileDoesNothing(t *testing.T) {
+func TestSecondApplyDoesNothing(t *testing.T) {
 	rig, n := start(t, static())
-	if err := n.Reconcile(t.Context()); err != nil {
+	if err := n.Apply(t.Context(), static()); err != nil {
 		t.Fatal(err)
 	}
 	p, err := n.Plan(static())
 	if err != nil || !p.Empty() {
-		t.Errorf("plan after reconciling: %v\n%s", err, p)
+		t.Errorf("plan after applying: %v\n%s", err, p)
 	}
 	if got := rig.Programs.Ran(); len(got) != 0 {
 		t.Errorf("ran %q to start networkd, want nothing", got)
@@ -125,7 +125,7 @@ func TestSecondReconcileDoesNothing(t *testing.T) {
 
 func TestPlanIsTheDifference(t *testing.T) {
 	rig, n := start(t, static())
-	if err := n.Reconcile(t.Context()); err != nil {
+	if err := n.Apply(t.Context(), static()); err != nil {
 		t.Fatal(err)
 	}
 	p, err := n.Plan(api.NetworkConfig{DNS: static().DNS})
@@ -155,7 +155,7 @@ func TestFilesOfTheImageStay(t *testing.T) {
 	if err := rig.Host.Files.WriteFile(theirs, nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := n.Reconcile(t.Context()); err != nil {
+	if err := n.Apply(t.Context(), static()); err != nil {
 		t.Fatal(err)
 	}
 	if !rig.Host.Files.Exists(theirs) {
@@ -167,7 +167,7 @@ func TestFilesOfTheImageStay(t *testing.T) {
 func TestServicesCanReadTheirFiles(t *testing.T) {
 	rig, n := start(t, static())
 	old := syscall.Umask(0o077)
-	err := n.Reconcile(t.Context())
+	err := n.Apply(t.Context(), static())
 	syscall.Umask(old)
 	if err != nil {
 		t.Fatal(err)
@@ -191,15 +191,15 @@ func TestMissingCardIsReportedAfterTheRestIsApplied(t *testing.T) {
 	cfg := static()
 	cfg.Interfaces = append(cfg.Interfaces, api.NetworkInterface{Name: "san", Hwaddr: "02:00:00:00:00:99"})
 	rig, n := start(t, cfg)
-	err := n.Reconcile(t.Context())
+	if err := n.Apply(t.Context(), cfg); err != nil {
+		t.Errorf("Apply() = %v, want nil: a missing card must not undo a change", err)
+	}
+	err := n.Missing()
 	if err == nil || !strings.Contains(err.Error(), `"san"`) || !strings.Contains(err.Error(), "enp1s0") {
-		t.Errorf("Reconcile() = %v, want it to name the interface and the cards there are", err)
+		t.Errorf("Missing() = %v, want it to name the interface and the cards there are", err)
 	}
 	if !rig.Host.Files.Exists("/run/systemd/network/20-incus-os-mgmt.network") {
 		t.Error("the other interface was not configured")
-	}
-	if err := n.Apply(t.Context(), cfg); err != nil {
-		t.Errorf("Apply() = %v, want nil: a missing card must not undo a change", err)
 	}
 }
 
@@ -242,8 +242,8 @@ func TestConvergence(t *testing.T) {
 		n := network.New(host, func() api.NetworkConfig { return cfg })
 		for _, next := range []api.NetworkConfig{static(), {}} {
 			cfg = next
-			if err := n.Reconcile(t.Context()); err != nil {
-				if err := n.Reconcile(t.Context()); err != nil {
+			if err := n.Apply(t.Context(), cfg); err != nil {
+				if err := n.Apply(t.Context(), cfg); err != nil {
 					t.Fatalf("after effect %d was cut: %v", step, err)
 				}
 			}
@@ -265,11 +265,11 @@ func TestServiceThatDoesNotStartIsTriedAgain(t *testing.T) {
 		t.Run(unit, func(t *testing.T) {
 			rig, n := start(t, static())
 			rig.Units.Fail(unit, fmt.Errorf("starting %s: busy", unit))
-			if err := n.Reconcile(t.Context()); err == nil {
-				t.Fatal("Reconcile succeeded although a service did not start")
+			if err := n.Apply(t.Context(), static()); err == nil {
+				t.Fatal("Apply succeeded although a service did not start")
 			}
 			rig.Units.Fail(unit, nil)
-			if err := n.Reconcile(t.Context()); err != nil {
+			if err := n.Apply(t.Context(), static()); err != nil {
 				t.Fatal(err)
 			}
 			if s, _ := rig.Units.State(t.Context(), unit); s != "active" {

@@ -11,13 +11,13 @@ import (
 )
 
 // State reports the machine's network cards: under the configured name those
-// that the saved configuration mentions, under the kernel's name the others.
+// that the configuration in force mentions, under the kernel's name the others.
 func (n *Network) State() (api.NetworkState, error) {
 	links, err := n.host.Links.List()
 	if err != nil {
 		return api.NetworkState{}, err
 	}
-	cfg := n.saved()
+	cfg := n.inForce()
 	interfaces := make(map[string]api.InterfaceState)
 	for _, l := range links {
 		i, ok := configured(cfg, l)
@@ -83,15 +83,16 @@ func give(interfaces map[string]api.InterfaceState, role string, to func(api.Int
 	}
 }
 
-// missing complains about cards that cfg names and the machine lacks. Nothing
-// else depends on them, so this comes after all has been applied.
-func (n *Network) missing(cfg api.NetworkConfig) error {
+// Missing complains about cards that the configuration in force names and the
+// machine lacks. Nothing else depends on them, so that is no reason to undo a
+// change.
+func (n *Network) Missing() error {
 	links, err := n.host.Links.List()
 	if err != nil {
 		return err
 	}
 	var complaints []string
-	for _, i := range cfg.Interfaces {
+	for _, i := range n.inForce().Interfaces {
 		if !slices.ContainsFunc(links, func(l sys.Link) bool { return l.Physical && is(l, i.Hwaddr) }) {
 			complaints = append(complaints, fmt.Sprintf("interface %q has no network card: %s is not in this machine; it has %s", i.Name, i.Hwaddr, cards(links)))
 		}

@@ -6,9 +6,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/incusos/incusos/api"
+	"github.com/incusos/incusos/internal/change"
 )
 
 // trialQueries are those of every PUT of a configuration.
@@ -90,7 +92,7 @@ func makeChange(r *http.Request, config any, within string, c changer) (any, err
 	if err != nil {
 		return nil, err
 	}
-	return nil, c.try(detached(r), wait)
+	return nil, inConfig(c.try(detached(r), wait))
 }
 
 // detached is a context that outlives the request: a change may cut the
@@ -123,10 +125,17 @@ func configWithin(config any) string {
 	return ""
 }
 
-// inConfig puts the place of the configuration before the field of an error.
+// inConfig puts the place of the configuration before the field of an error, also
+// of one that a change failed of. Areas that know nothing else name the field
+// with its place already.
 func inConfig(err error) error {
-	if f, ok := err.(*api.FieldError); ok { //nolint:errorlint // Validate returns it bare
-		return &api.FieldError{Field: "config." + f.Field, Reason: f.Reason}
+	switch e := err.(type) { //nolint:errorlint // areas return them bare: a text around one would keep the old name
+	case *api.FieldError:
+		if e.Field != "config" && !strings.HasPrefix(e.Field, "config.") {
+			return &api.FieldError{Field: "config." + e.Field, Reason: e.Reason}
+		}
+	case *change.Failure:
+		return &change.Failure{Resource: e.Resource, Err: inConfig(e.Err), Back: e.Back}
 	}
 	return err
 }

@@ -56,6 +56,7 @@ func (m Machine) laterRoutes(dir string) []Route {
 			}
 			routes = append(routes, r)
 		}
+		routes = append(routes, Route{Method: "POST", Path: r.Path + "/:confirm", About: "Keep the change that is on trial.", do: notHere(r.Path)})
 	}
 	return routes
 }
