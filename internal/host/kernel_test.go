@@ -381,3 +381,20 @@ func pseudoTerminal(t *testing.T) string {
 	t.Cleanup(func() { keep.Close() })
 	return name
 }
+
+// Only the kernel knows every value that it takes.
+func TestAValueThatTheKernelRefusesIsTheOperatorsToMend(t *testing.T) {
+	rig := systest.New(t, systest.Sensible())
+	m := rig.Host
+	m.Files = m.Files.WithFault(func(_, name string) error {
+		if strings.HasPrefix(name, "/proc/sys/net") {
+			return &os.PathError{Op: "write", Path: name, Err: unix.EINVAL}
+		}
+		return nil
+	})
+	k := host.NewKernel(m, func() (c api.SystemKernelConfig) { return c }, func([]string) {})
+	err := k.Apply(t.Context(), api.SystemKernelConfig{Network: &api.KernelNetwork{NetdevMaxBacklog: 7}})
+	if e, ok := errors.AsType[*api.Error](err); !ok || e.Kind != api.Invalid || !strings.Contains(err.Error(), "netdev_max_backlog") {
+		t.Errorf("Apply() = %v, want it to say that the kernel does not take the value", err)
+	}
+}

@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/incusos/incusos/api"
 	"github.com/incusos/incusos/internal/sys"
 )
@@ -183,8 +185,17 @@ func (s setting) change(files sys.Dir, was map[string]string) ([]step, error) {
 		if err := remember(files, s.file, now); err != nil {
 			return err
 		}
-		return put(ctx, want)
+		return s.refused(want, put(ctx, want))
 	}).withRisk(s.risk)}, nil
+}
+
+// refused says of a value that the kernel does not take that it is the value's
+// fault, which only the kernel knew.
+func (s setting) refused(value string, err error) error {
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ERANGE) {
+		return api.Errorf(api.Invalid, "the kernel does not take %q for %s", value, s.name)
+	}
+	return err
 }
 
 // fields returns a value without the white space that the kernel writes and

@@ -36,8 +36,23 @@ func TestAPortThatIsTaken(t *testing.T) {
 	if w := s.Warnings(); len(w) != 1 || !strings.Contains(w[0], "address already in use") {
 		t.Errorf("by somebody else: Warnings() = %q", w)
 	}
-	if err := s.Apply(t.Context(), config); err == nil {
-		t.Error("by somebody else: Apply() succeeded")
+	if e, ok := errors.AsType[*api.Error](s.Apply(t.Context(), config)); !ok || e.Kind != api.Conflict {
+		t.Errorf("by somebody else: Apply() = %v, want a conflict", e)
+	}
+}
+
+func TestAnAddressThatTheMachineDoesNotHave(t *testing.T) {
+	s := serve(t, down)
+	config := api.SystemFallbackListenerConfig{ListenAddress: "192.0.2.1:8443", TrustedClientCertificates: []string{newPair(t).cert}}
+	var err error
+	for range 400 { // it is opened once Incus has not answered for a while
+		if err = s.Apply(t.Context(), config); err != nil {
+			break
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	if f, ok := errors.AsType[*api.FieldError](err); !ok || f.Field != "listen_address" {
+		t.Errorf("Apply() = %v, want it to blame listen_address", err)
 	}
 }
 

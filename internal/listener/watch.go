@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/incusos/incusos/api"
 )
 
 const (
@@ -154,6 +156,10 @@ func (l *Listener) openUp(ctx context.Context, address string) error {
 	switch {
 	case errors.Is(err, unix.EADDRINUSE) && incusRuns:
 		return nil
+	case errors.Is(err, unix.EADDRINUSE):
+		return api.Errorf(api.Conflict, "%v; set another listen_address", err)
+	case errors.Is(err, unix.EADDRNOTAVAIL):
+		return api.Fieldf("listen_address", "%q is no address of this machine; want one that it has, or none for all of them", address)
 	case err != nil:
 		return err
 	}

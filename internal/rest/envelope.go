@@ -112,12 +112,22 @@ func answer(w http.ResponseWriter, r *http.Request, value any, err error) {
 	if err != nil {
 		code = status(err)
 		body, _ = json.Marshal(api.Response{Type: "error", Error: err.Error(), ErrorCode: code}) // cannot fail
-		slog.InfoContext(r.Context(), "Request refused", "method", r.Method, "path", r.URL.Path, "code", code, "err", err)
+		slog.Log(r.Context(), loudness(code), "Request refused", "method", r.Method, "path", r.URL.Path, "code", code, "err", err)
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)+1))
 	w.WriteHeader(code)
 	_, _ = w.Write(append(body, '\n')) // whoever asked may be gone
+}
+
+// loudness is how a refusal is logged: what is not there is no news, since Incus
+// and its clients ask for everything they know of.
+func loudness(code int) slog.Level {
+	switch code {
+	case http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotImplemented:
+		return slog.LevelDebug
+	}
+	return slog.LevelInfo
 }
 
 // envelope puts value into an api.Response. It does so in one go: a Metadata that
@@ -157,8 +167,13 @@ func (e *methodError) Error() string {
 	return fmt.Sprintf("%s does not know %s; want %s", e.path, e.method, e.allow)
 }
 
-// status is the one place where errors become status codes.
+// status is the one place where errors become status codes. A change that could
+// not be made has that of its reason: whoever asked may be able to mend that. A
+// machine that could not go back either is another matter.
 func status(err error) int {
+	if f, ok := errors.AsType[*change.Failure](err); ok && f.Back != nil {
+		return http.StatusInternalServerError
+	}
 	if _, ok := errors.AsType[*api.FieldError](err); ok {
 		return http.StatusBadRequest
 	}

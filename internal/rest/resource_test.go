@@ -3,6 +3,7 @@ package rest_test
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -98,6 +99,9 @@ func TestErrorsBecomeStatusCodes(t *testing.T) {
 		"nothing to confirm":     {change.ErrNoTrial, 400},
 		"a failure":              {&change.Failure{Resource: "x", Err: errors.New("no")}, 500},
 		"a failure for a reason": {&change.Failure{Resource: "x", Err: api.Errorf(api.Invalid, "no")}, 400},
+		"a failure of a field":   {&change.Failure{Resource: "x", Err: api.Fieldf("cpu", "no")}, 400},
+		"one that is in the way": {&change.Failure{Resource: "x", Err: fmt.Errorf("doing: %w", api.Errorf(api.Conflict, "no"))}, 409},
+		"a failure to go back":   {&change.Failure{Resource: "x", Err: api.Errorf(api.Invalid, "no"), Back: errors.New("no")}, 500},
 		"a conflict":             {fmt.Errorf("doing: %w", api.Errorf(api.Conflict, "no")), 409},
 		"not now":                {api.Errorf(api.Unavailable, "no"), 503},
 		"not allowed":            {api.Errorf(api.Forbidden, "no"), 403},
@@ -108,6 +112,54 @@ func TestErrorsBecomeStatusCodes(t *testing.T) {
 			m := rest.Machine{Kernel: &kernel{failure: tt.err}}
 			if w := put(m, kernelPath, `{"config":{}}`); w.Code != tt.code {
 				t.Errorf("answered %d %s, want %d", w.Code, w.Body, tt.code)
+			}
+		})
+	}
+}
+
+// A client knows no other names of fields than those in the document it sends.
+func TestFieldsAreNamedWithTheirPlace(t *testing.T) {
+	tests := map[string]struct {
+		err  error
+		says string
+	}{
+		"by the area":                     {api.Fieldf("cpu.scaling_governor", "is wrong"), `"config.cpu.scaling_governor: is wrong"`},
+		"by an area that knows the place": {api.Fieldf("config.cpu", "is wrong"), `"config.cpu: is wrong"`},
+		"after trying": {&change.Failure{Resource: "system/kernel", Err: api.Fieldf("cpu", "is wrong")},
+			`"cannot change system/kernel: config.cpu: is wrong; the machine is back on the saved configuration"`},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			for _, query := range []string{"", "?dry-run"} {
+				m := rest.Machine{Kernel: &kernel{failure: tt.err}}
+				if w := put(m, kernelPath+query, `{"config":{}}`); !strings.Contains(w.Body.String(), tt.says) {
+					t.Errorf("with %q it says %s, want %s", query, w.Body, tt.says)
+				}
+			}
+		})
+	}
+}
+
+// Incus asks for everything it knows of; what a machine lacks would fill its log.
+func TestWhatIsNotThereIsNoNews(t *testing.T) {
+	tests := map[string]struct {
+		err  error
+		news bool
+	}{
+		"what this release has not": {api.Errorf(api.Unsupported, "no"), false},
+		"what is not there":         {api.Errorf(api.NotFound, "no"), false},
+		"a mistake":                 {api.Errorf(api.Invalid, "no"), true},
+		"a failure":                 {errors.New("no"), true},
+	}
+	before := slog.Default()
+	defer slog.SetDefault(before)
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			var log strings.Builder
+			slog.SetDefault(slog.New(slog.NewTextHandler(&log, nil)))
+			put(rest.Machine{Kernel: &kernel{failure: tt.err}}, kernelPath, `{"config":{}}`)
+			if news := log.Len() > 0; news != tt.news {
+				t.Errorf("logged %q", log.String())
 			}
 		})
 	}
