@@ -27,6 +27,6 @@ func (c *Console) prompt(lines []string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.tell(lines...)
-	c.view.failure = lines
+	c.view.failure, c.view.page = lines, nil
 	c.redraw()
 }

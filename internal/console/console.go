@@ -6,8 +6,13 @@
 // get one line for each thing that changed, each beginning with "incus-os: ",
 // so that a person scrolling back and a program reading along can follow.
 //
+// On either kind, a key shows a page: the log, or what there is to say about the
+// network. There is nothing that a key could change.
+//
 //	screen.go  what the screen looks like        (pure)
 //	lines.go   what a serial console is told     (pure)
+//	keys.go    which keys were typed             (pure)
+//	pages.go   looking at pages
 //	device.go  which consoles there are, and writing to them
 //	ask.go     a line typed on any of them
 //
@@ -61,6 +66,8 @@ type Console struct {
 	screens  []*device
 	serials  []*device
 	also     map[string]*device // of serials, those that Also was told
+	listen   func(name string) (stop func())
+	deaf     map[string]func() // ends listening to one of also
 }
 
 // A progress is how far a phase was when somebody was last told.
@@ -72,7 +79,7 @@ type progress struct {
 // New returns the console of the machine with these files. Each writer of more
 // is told what a serial console is told.
 func New(files sys.Dir, more ...io.Writer) *Console {
-	c := &Console{files: files, names: names(files), progress: make(map[string]*progress), also: make(map[string]*device)}
+	c := &Console{files: files, names: names(files), progress: make(map[string]*progress), also: make(map[string]*device), deaf: make(map[string]func())}
 	for _, name := range c.names {
 		put := func(b []byte) error { return files.PutFile(name, b) }
 		if name == screenDevice {
@@ -148,7 +155,7 @@ func (c *Console) Fail(title string, lines ...string) {
 	if len(lines) == 0 {
 		c.tell(title)
 	}
-	c.view.failure = append([]string{title}, lines...)
+	c.view.failure, c.view.page = append([]string{title}, lines...), nil
 	c.redraw()
 }
 
@@ -179,6 +186,10 @@ func (c *Console) Also(names []string) {
 		if !slices.Contains(names, name) {
 			d.close(ctx)
 			delete(c.also, name)
+			if stop := c.deaf[name]; stop != nil {
+				stop()
+				delete(c.deaf, name)
+			}
 			c.serials = slices.DeleteFunc(c.serials, func(other *device) bool { return other == d })
 		}
 	}
@@ -190,6 +201,9 @@ func (c *Console) Also(names []string) {
 		d.write([]byte(serial(facts(c.view.status))))
 		c.serials = append(c.serials, d)
 		c.also[name] = d
+		if c.listen != nil {
+			c.deaf[name] = c.listen(name)
+		}
 	}
 }
 

@@ -15,6 +15,8 @@ const (
 // devMark marks a build that is not to be trusted with anything.
 const devMark = "DEVELOPMENT BUILD"
 
+const rule = " ------------------------------------------------------------------------------"
+
 // Control sequences of a Linux console (console_codes(4)).
 const (
 	home     = "\x1b[?25l\x1b[?7l\x1b[H" // no cursor, no wrapping, to the top
@@ -34,6 +36,8 @@ type view struct {
 	done, total uint64
 	messages    []string // newest last
 	failure     []string // a title and lines; none if all is well
+	pages       []Page   // that can be looked at
+	page        *shown   // that is looked at instead of all this; nil: none
 }
 
 // A row is one line of the screen.
@@ -42,6 +46,9 @@ type row struct{ style, text string }
 // draw returns what makes the screen show v, whatever it showed before.
 func (v view) draw() string {
 	rows := fit(v.head(), v.tail())
+	if v.page != nil {
+		rows = v.lookAt(*v.page)
+	}
 	var b strings.Builder
 	b.WriteString(home)
 	for i, r := range rows {
@@ -52,6 +59,15 @@ func (v view) draw() string {
 	}
 	b.WriteString(plain + eraseEOS)
 	return b.String()
+}
+
+// lookAt is a page, and below it the keys.
+func (v view) lookAt(p shown) []row {
+	rows := []row{{bold, " " + p.title()}, {"", rule}}
+	for _, line := range p.seen() {
+		rows = append(rows, row{"", " " + line})
+	}
+	return append(rows, row{"", rule}, row{bold, " " + hint(v.pages, len(p.rows) > pageRows)})
 }
 
 // fit returns head and as much of the end of tail as there is room for.
@@ -83,7 +99,7 @@ func (v view) title() []row {
 	if v.status.Mode == api.ModeDev {
 		rows = append(rows, row{loud, " " + devMark + ": whoever is at this machine is root on it"})
 	}
-	return append(rows, row{"", " " + strings.Repeat("-", screenWidth-2)})
+	return append(rows, row{"", rule})
 }
 
 func (v view) state() []row {
@@ -102,7 +118,11 @@ func (v view) state() []row {
 	for _, w := range s.Warnings {
 		rows = field(rows, "Warning", yellow, w)
 	}
-	return field(rows, "Elapsed", "", seconds(s.Elapsed))
+	rows = field(rows, "Elapsed", "", seconds(s.Elapsed))
+	if len(v.pages) > 0 {
+		rows = field(rows, "Keys", "", offer(v.pages))
+	}
+	return rows
 }
 
 // field appends a name and its value, on as many lines as it takes.

@@ -62,6 +62,7 @@ func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Opti
 		Tasks:   tasks,
 		News:    news,
 		Also:    []Server{door},
+		Pages:   pages(m, networks.network),
 		// The network comes before the pools: addresses arrive while those open.
 		Areas: []Area{
 			restore, seedArea{seedErr}, taskArea, hosts, kernel, logging, securityDoc.guard(seals), networks, fallback,

@@ -4,7 +4,7 @@
 //	areas.go   which parts there are, and what they need; network.go of the network
 //	daemon.go  the order of the boot
 //	loop.go    when areas are brought to what is wanted, and again
-//	status.go  what the console shows
+//	status.go  what the console shows; pages.go what can be looked at on it
 //	serve.go   the unix socket
 //	apps.go    what applications and tasks need
 //	early.go   what the early boot left in /run
@@ -60,6 +60,7 @@ type Options struct {
 	Wake     chan struct{}    // sent to when all areas should be reconciled soon; nil: a new one
 	News     chan struct{}    // sent to when the console should be drawn anew; nil: never
 	Also     []Server         // serve the same API
+	Pages    []console.Page   // what can be looked at on the console
 
 	// Install puts the system on a disk. It runs instead of everything else
 	// when the machine was started from an install medium.
@@ -107,6 +108,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 		return err
 	}
 	d.early = early
+	d.Console.Listen(ctx, d.Pages...)
 	if early.Mode == modeInstall {
 		return d.install(ctx)
 	}

@@ -354,3 +354,30 @@ func TestBundleDoesNotWaitForWhatHangs(t *testing.T) {
 		close(release)
 	})
 }
+
+func TestRecent(t *testing.T) {
+	d, rig := sensible(t)
+	j := systest.NewJournal(rig)
+	at := time.Date(2026, time.January, 1, 12, 1, 0, 0, time.UTC)
+	for _, e := range []systest.JournalEntry{
+		{Unit: "lxcfs.service", Identifier: "lxcfs", Message: "nothing of note"},
+		{Unit: "lxcfs.service", Identifier: "lxcfs", Message: "it broke", Priority: 3},
+		{Boot: -1, Unit: "incus.service", Identifier: "incusd", Message: "earlier", Priority: 3},
+	} {
+		e.Time = at
+		j.Add(e)
+	}
+	got, err := d.Recent(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{
+		"12:00:01 incus-osd: Machine starts",
+		"12:00:02 systemd: Started incus-osd.service - IncusOS daemon.",
+		"12:00:03 incusd: Incus is starting",
+		"12:01:00 lxcfs: it broke",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("recent (-want +got):\n%s", diff)
+	}
+}

@@ -8,6 +8,7 @@
 //	Apply    writes what differs and tells the services    (side effects)
 //	State    reports the network cards, whoever set them up
 //	Missing  complains about those that are wanted and not there
+//	Diagnose says how far packets get
 //
 // All files live below /run/systemd and are rebuilt on every boot: the saved
 // configuration is the only source of truth. Files not named 20-incus-os*
@@ -52,12 +53,13 @@ const (
 type Network struct {
 	host    sys.Host
 	inForce func() api.NetworkConfig
+	port    string // of name servers
 }
 
 // New returns the network of host. InForce returns the configuration that was
 // applied last, which State and Missing are about.
 func New(host sys.Host, inForce func() api.NetworkConfig) *Network {
-	return &Network{host, inForce}
+	return &Network{host, inForce, "53"}
 }
 
 // Name is the area's name in health reports.

@@ -84,6 +84,8 @@ type Mounter interface {
 type Links interface {
 	// List returns all network devices but the loopback.
 	List() ([]Link, error)
+	// Gateways returns where packets go that are for nowhere near.
+	Gateways() ([]Gateway, error)
 	// Watch sends on the channel whenever an address or the state of a device
 	// changed, until ctx ends. Changes in quick succession are sent as one.
 	Watch(ctx context.Context) (<-chan struct{}, error)
@@ -97,4 +99,12 @@ type Link struct {
 	Up        bool     // has a carrier and is administratively up
 	Physical  bool     // a network card rather than a bridge, veth and so on
 	Addresses []string // in CIDR notation, link-local ones left out
+}
+
+// A Gateway is the next hop of a default route, with what the kernel knows of it
+// as a neighbour.
+type Gateway struct {
+	Link    string // name of the device
+	Address string // IP address
+	State   string // as ip-neighbour(8) says, such as "reachable"; "none" if it was not asked for yet
 }

@@ -103,3 +103,44 @@ func TestReadSecretWithoutTerminal(t *testing.T) {
 		t.Errorf("ReadSecret() = %v, want %v", err, sys.ErrNoTerminal)
 	}
 }
+
+func TestReadKeys(t *testing.T) {
+	p := newPTY(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	keys, end := make(chan string, 8), make(chan error, 1)
+	go func() {
+		end <- sys.ReadKeys(ctx, sys.NewDir("/"), p.name, func(b []byte) { keys <- string(b) })
+	}()
+	p.waitQuiet(t)
+	for _, key := range []string{"l", "\x1b[12~", "\x13", "\x03"} { // the last two would stop the output, and a program
+		if _, err := p.person.WriteString(key); err != nil {
+			t.Fatal(err)
+		}
+		if got := <-keys; got != key {
+			t.Errorf("typed %q, read %q", key, got)
+		}
+	}
+	cancel()
+	if err := <-end; !errors.Is(err, context.Canceled) {
+		t.Errorf("ReadKeys() = %v, want the end of its context", err)
+	}
+	if !p.echoes(t) {
+		t.Error("the terminal is not as it was")
+	}
+}
+
+func TestReadKeysOfATerminalThatGoesAway(t *testing.T) {
+	p := newPTY(t)
+	end := make(chan error, 1)
+	go func() { end <- sys.ReadKeys(t.Context(), sys.NewDir("/"), p.name, func([]byte) {}) }()
+	p.waitQuiet(t)
+	if err := errors.Join(p.keep.Close(), p.person.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-end; err == nil || errors.Is(err, sys.ErrNoTerminal) {
+		t.Errorf("ReadKeys() = %v, want that it cannot be read", err)
+	}
+	if err := sys.ReadKeys(t.Context(), sys.NewDir("/"), "/dev/null", nil); !errors.Is(err, sys.ErrNoTerminal) {
+		t.Errorf("ReadKeys(/dev/null) = %v, want %v", err, sys.ErrNoTerminal)
+	}
+}

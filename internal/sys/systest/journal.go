@@ -2,9 +2,11 @@ package systest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -14,7 +16,7 @@ import (
 )
 
 // Journal models journalctl: entries of several boots, picked by unit, boot,
-// number and time as "@SECONDS".
+// number, time as "@SECONDS", and fields with "+" between alternatives.
 type Journal struct {
 	mu      sync.Mutex
 	entries []JournalEntry
@@ -27,6 +29,14 @@ type JournalEntry struct {
 	Unit       string
 	Identifier string
 	Message    string
+	Priority   int // as in syslog(3); 0 is that of information
+}
+
+func (e JournalEntry) field(name string) string {
+	if name == "PRIORITY" {
+		return strconv.Itoa(cmp.Or(e.Priority, 6))
+	}
+	return e.Unit
 }
 
 // NewJournal adds journalctl to the programs of rig, with a few entries.
@@ -34,10 +44,10 @@ func NewJournal(rig *Rig) *Journal {
 	j := &Journal{}
 	at := time.Date(2026, time.January, 1, 12, 0, 0, 0, time.UTC)
 	for i, e := range []JournalEntry{
-		{-1, at, "incus-osd.service", "incus-osd", "Restarting"},
-		{0, at, "incus-osd.service", "incus-osd", "Machine starts"},
-		{0, at, "incus-osd.service", "systemd", "Started incus-osd.service - IncusOS daemon."},
-		{0, at, "incus.service", "incusd", "Incus is starting"},
+		{-1, at, "incus-osd.service", "incus-osd", "Restarting", 0},
+		{0, at, "incus-osd.service", "incus-osd", "Machine starts", 0},
+		{0, at, "incus-osd.service", "systemd", "Started incus-osd.service - IncusOS daemon.", 0},
+		{0, at, "incus.service", "incusd", "Incus is starting", 0},
 	} {
 		e.Time = at.Add(time.Duration(i) * time.Second)
 		j.Add(e)
@@ -58,6 +68,7 @@ func (j *Journal) journalctl(_ context.Context, c sys.Cmd) ([]byte, error) {
 	defer j.mu.Unlock()
 	picked := j.entries
 	lines := len(picked)
+	alternatives := []map[string][]string{{}} // each: values by field
 	for _, arg := range c.Args {
 		name, value, _ := strings.Cut(arg, "=")
 		var err error
@@ -75,6 +86,11 @@ func (j *Journal) journalctl(_ context.Context, c sys.Cmd) ([]byte, error) {
 			}
 			picked = pick(picked, func(e JournalEntry) bool { return e.Time.Unix() == at || e.Time.Unix() > at == (name == "--since") })
 		case "--output", "--no-pager", "--quiet":
+		case "+":
+			alternatives = append(alternatives, map[string][]string{})
+		case "PRIORITY", "_SYSTEMD_UNIT":
+			last := alternatives[len(alternatives)-1]
+			last[name] = append(last[name], value)
 		default:
 			err = &sys.ExecError{Name: "journalctl", Code: 1, Stderr: "unrecognized option '" + arg + "'"}
 		}
@@ -82,7 +98,20 @@ func (j *Journal) journalctl(_ context.Context, c sys.Cmd) ([]byte, error) {
 			return nil, err
 		}
 	}
+	picked = pick(picked, func(e JournalEntry) bool {
+		return slices.ContainsFunc(alternatives, func(fields map[string][]string) bool { return e.has(fields) })
+	})
 	return write(c, picked[max(0, len(picked)-lines):])
+}
+
+// has reports whether e has one of the values in each of the fields.
+func (e JournalEntry) has(fields map[string][]string) bool {
+	for name, values := range fields {
+		if !slices.Contains(values, e.field(name)) {
+			return false
+		}
+	}
+	return true
 }
 
 func boot(entries []JournalEntry, value string) ([]JournalEntry, error) {

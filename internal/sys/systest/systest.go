@@ -283,9 +283,24 @@ func (m *Mounts) Usage(string) (size, free uint64, err error) { return 25 << 30,
 
 // Links is a set of network devices that tests change.
 type Links struct {
-	mu      sync.Mutex
-	links   []sys.Link
-	changed chan struct{}
+	mu       sync.Mutex
+	links    []sys.Link
+	gateways []sys.Gateway
+	changed  chan struct{}
+}
+
+// SetGateways replaces the gateways.
+func (l *Links) SetGateways(gateways ...sys.Gateway) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.gateways = gateways
+}
+
+// Gateways implements sys.Links.
+func (l *Links) Gateways() ([]sys.Gateway, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.gateways), nil
 }
 
 // Set replaces the devices and tells watchers.
