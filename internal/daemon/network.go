@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"reflect"
 
 	"github.com/incusos/incusos/api"
 	"github.com/incusos/incusos/internal/change"
@@ -26,8 +27,7 @@ func (a networkArea) Reconcile(ctx context.Context) error {
 }
 
 // wireNetwork returns the network of a machine, and the machine as a whole, whose
-// name and time zone are in the same document. It follows by itself once that has
-// changed, as all areas do.
+// name and time zone are in the same document.
 func wireNetwork(m sys.Host, doc document[api.NetworkConfig], gate *change.Gate) (networkArea, *host.Host) {
 	var resource *managed[api.Network, api.NetworkConfig]
 	inForce := func() api.NetworkConfig { return resource.Manager.Config() }
@@ -67,7 +67,14 @@ func (t networkTarget) Apply(ctx context.Context, config api.NetworkConfig) erro
 	if err := t.check(config); err != nil {
 		return err
 	}
-	return t.Network.Apply(ctx, config)
+	if err := t.Network.Apply(ctx, config); err != nil {
+		return err
+	}
+	err := t.host.Apply(fullName(config.DNS), config.Time.Timezone)
+	if reflect.DeepEqual(config, t.saved()) {
+		return nil // the area host says what is wrong with what is saved
+	}
+	return err
 }
 
 // check refuses what this machine cannot follow. What is saved it follows as far

@@ -57,9 +57,14 @@ func New(host sys.Host, want, zone func() string) *Host { return &Host{host, wan
 // Name implements daemon.Area.
 func (*Host) Name() string { return "host" }
 
-// Reconcile gives the machine its name and its time zone. It writes nothing that
-// is already so, and after an error it can be called again.
-func (h *Host) Reconcile(context.Context) error { return errors.Join(h.setName(), h.setZone()) }
+// Reconcile gives the machine the name and the time zone that are wanted.
+func (h *Host) Reconcile(context.Context) error { return h.Apply(h.want(), h.zone()) }
+
+// Apply gives the machine a name and a time zone. It writes nothing that is
+// already so, and after an error it can be called again.
+func (h *Host) Apply(name, zone string) error {
+	return errors.Join(h.setName(name), h.setZone(zone))
+}
 
 // Plan says what it takes to give the machine this name and this time zone.
 func (h *Host) Plan(name, zone string) (p api.Plan) {
@@ -72,8 +77,8 @@ func (h *Host) Plan(name, zone string) (p api.Plan) {
 	return p
 }
 
-func (h *Host) setName() error {
-	name := []byte(h.hostname() + "\n")
+func (h *Host) setName(wanted string) error {
+	name := []byte(h.called(wanted) + "\n")
 	if !h.holds(nameFile, name) {
 		if err := h.host.Files.WriteFile(nameFile, name, 0o644); err != nil {
 			return fmt.Errorf("saving the host name: %w", err)

@@ -23,8 +23,8 @@ func (h *Host) CheckZone(name string) error {
 
 // setZone makes local time that of the zone the operator chose. Programs that
 // run already go on with what they have.
-func (h *Host) setZone() error {
-	name := cmp.Or(h.zone(), utc)
+func (h *Host) setZone(name string) error {
+	name = cmp.Or(name, utc)
 	if h.inZone(name) {
 		return nil
 	}
