@@ -37,7 +37,11 @@ func golden(root string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	lines := slices.Concat(before, apiLines(rest.Routes(rest.Machine{})))
+	routes := rest.Routes(rest.Machine{})
+	if err := endless(routes); err != nil {
+		return "", err
+	}
+	lines := slices.Concat(before, apiLines(routes))
 	slices.Sort(lines)
 	return goldenHead + strings.Join(slices.Compact(lines), "\n") + "\n", nil
 }
@@ -58,6 +62,39 @@ func goldenLines(root string) ([]string, error) {
 		}
 	}
 	return lines, nil
+}
+
+// endless refuses routes with a document in which a type contains itself: a list of
+// its fields would have no end.
+func endless(routes []rest.Route) error {
+	for _, r := range routes {
+		for _, t := range []reflect.Type{r.Body, r.Answer} {
+			if within := circle(t, nil); within != nil {
+				return fmt.Errorf("%s %s: the type %s contains itself, so that the list of its fields would have no end; give it a field of json.RawMessage there, or one that names the other by a key",
+					r.Method, r.Path, within)
+			}
+		}
+	}
+	return nil
+}
+
+// circle returns the type in t that contains itself; nil if there is none. Above
+// are the structs that t is in.
+func circle(t reflect.Type, above []reflect.Type) reflect.Type {
+	if t == nil || slices.Contains(above, t) {
+		return t
+	}
+	switch kind := jsonKind(t); {
+	case kind == "pointer" || kind == "array" || t.Kind() == reflect.Map:
+		return circle(t.Elem(), append(slices.Clone(above), t))
+	case kind == "object":
+		for _, f := range jsonFields(t) {
+			if within := circle(f.typ, append(slices.Clone(above), t)); within != nil {
+				return within
+			}
+		}
+	}
+	return nil
 }
 
 // apiLines returns what there is to say about the routes.

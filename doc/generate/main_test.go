@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -55,6 +56,31 @@ func TestRoutesSayWhatTheyAreFor(t *testing.T) {
 		if r.About == "" || !strings.HasSuffix(r.About, ".") {
 			t.Errorf("%s %s says %q about itself; want sentences", r.Method, r.Path, r.About)
 		}
+	}
+}
+
+// A tree is what no document may be: it has no end.
+type tree struct {
+	Name string          `json:"name"`
+	Sub  map[string]node `json:"sub"`
+}
+
+type node struct {
+	Trees []*tree `json:"trees"`
+}
+
+// twice has one type in two places, which is no circle.
+type twice struct {
+	A, B node2
+	C    []node2
+}
+
+type node2 struct{ Name string }
+
+func TestATypeThatContainsItselfIsRefused(t *testing.T) {
+	err := endless([]rest.Route{{Method: "GET", Path: "/fine", Answer: reflect.TypeFor[twice]()}, {Method: "PUT", Path: "/tree", Body: reflect.TypeFor[tree]()}})
+	if err == nil || !strings.HasPrefix(err.Error(), "PUT /tree: the type main.tree contains itself") {
+		t.Errorf("endless() = %v, want it to name the type", err)
 	}
 }
 

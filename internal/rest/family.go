@@ -113,7 +113,7 @@ func serviceDocuments(dir string, f Family) []Route {
 		{"tailscale", "The node of a tailnet, which this release cannot enable.", typeOf[api.ServiceTailscale]()},
 		{"usbip", "USB devices of other machines.", typeOf[api.ServiceUSBIP]()},
 	} {
-		path, secret := dir+"/"+s.name, holdsSecret(s.document)
+		path, secret := dir+"/"+s.name, holdsSecret(s.document, nil)
 		routes = append(
 			routes,
 			Route{Method: "GET", Path: path, About: s.about, Answer: s.document, Secret: secret, Polled: true, do: called(s.name, familyGet(f))},
@@ -131,14 +131,18 @@ func called(name string, do endpoint) endpoint {
 	}
 }
 
-// holdsSecret reports whether there is an api.Secret in a t. Keys are known by
-// their type, so that a new one cannot be forgotten.
-func holdsSecret(t reflect.Type) bool {
+// holdsSecret reports whether there is an api.Secret in a t, which is in the types
+// above. Keys are known by their type, so that a new one cannot be forgotten.
+func holdsSecret(t reflect.Type, above []reflect.Type) bool {
+	if slices.Contains(above, t) {
+		return false // seen already
+	}
+	above = append(slices.Clone(above), t)
 	switch t.Kind() {
 	case reflect.Pointer, reflect.Slice, reflect.Map:
-		return holdsSecret(t.Elem())
+		return holdsSecret(t.Elem(), above)
 	case reflect.Struct:
-		return slices.ContainsFunc(reflect.VisibleFields(t), func(f reflect.StructField) bool { return !f.Anonymous && holdsSecret(f.Type) })
+		return slices.ContainsFunc(reflect.VisibleFields(t), func(f reflect.StructField) bool { return !f.Anonymous && holdsSecret(f.Type, above) })
 	}
 	return t == typeOf[api.Secret]()
 }
