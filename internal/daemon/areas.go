@@ -25,6 +25,7 @@ import (
 // reset.
 func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Options {
 	restore := finishRestore(m) // before anything is loaded
+	sweep(m.Files)              // before anything is written
 	networkDoc := load[api.NetworkConfig](m.Files, "network")
 	kernelDoc := load[api.SystemKernelConfig](m.Files, "kernel")
 	loggingDoc := load[api.SystemLoggingConfig](m.Files, "logging")

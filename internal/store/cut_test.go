@@ -1,7 +1,9 @@
 package store_test
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"strings"
@@ -24,6 +26,7 @@ type life struct {
 	saved  string // what Set returned for, as text
 	coming string // what Set was called with, as text
 	left   systest.Image
+	swept  int               // files that cuts left behind
 	seen   map[string]string // by the content of the file: what Open makes of it
 }
 
@@ -60,6 +63,27 @@ func (l *life) run(cuts int) {
 		tree = l.tree()
 		if err := l.left.Write(tree); err != nil {
 			l.t.Fatal(err)
+		}
+		l.sweep(tree)
+	}
+}
+
+// sweep is the beginning of a start: of what cuts left, nothing but the document
+// stays.
+func (l *life) sweep(tree sys.Dir) {
+	const dir = "/var/lib/incus-os"
+	swept, err := tree.Sweep(dir)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.swept += len(swept)
+	entries, err := tree.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		l.t.Fatal(err)
+	}
+	for _, e := range entries {
+		if dir+"/"+e.Name() != file {
+			l.harm["a file stays: "+e.Name()] = struct{}{}
 		}
 	}
 }
@@ -146,7 +170,10 @@ func TestTenThousandCuts(t *testing.T) {
 	if len(l.harm) > 0 {
 		t.Errorf("after one of %d cuts: %v", l.cuts, l.harm)
 	}
-	t.Logf("%d cuts", l.cuts)
+	if l.swept == 0 {
+		t.Error("no cut left a file behind, so that sweeping was not tried")
+	}
+	t.Logf("%d cuts, which left %d files to sweep", l.cuts, l.swept)
 }
 
 // The disk finds out who does not flush: without that, the test above would say

@@ -2,6 +2,7 @@ package sys_test
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"testing"
@@ -51,6 +52,34 @@ func TestWriteFileReplaces(t *testing.T) {
 	}
 	if got := names(t, d, "/a/b"); len(got) != 1 {
 		t.Errorf("the directory has %q, want the file alone", got)
+	}
+}
+
+func TestSweep(t *testing.T) {
+	d := sys.NewDir(t.TempDir())
+	r, err := d.Create("/a/b/file", 0o600) // and then the power fails
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	for _, name := range []string{"/a/file", "/a/.hidden", "/a/.1", "/a/file.1", "/a/b/.file.5.bak", "/elsewhere/.file.7"} {
+		if err := d.WriteFile(name, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	swept, err := d.Sweep("/a")
+	if len(swept) != 1 || err != nil {
+		t.Errorf("swept %q, %v; want one", swept, err)
+	}
+	if got := fmt.Sprint(names(t, d, "/a"), names(t, d, "/a/b"), names(t, d, "/elsewhere")); got != "[.1 .hidden b file file.1] [.file.5.bak] [.file.7]" {
+		t.Errorf("there is %s", got)
+	}
+	if swept, err := d.Sweep("/nowhere"); len(swept) > 0 || err != nil {
+		t.Errorf("of nothing, swept %q, %v", swept, err)
+	}
+	stuck := d.WithFault(func(string, string) error { return errors.New("no") })
+	if _, err := stuck.Sweep("/elsewhere"); err == nil {
+		t.Error("what cannot be removed is not reported")
 	}
 }
 

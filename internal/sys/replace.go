@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 )
 
 // A Replacement is a file being written that takes the place of another only
@@ -56,4 +57,32 @@ func (r *Replacement) Commit() error {
 // Abort throws away what was written; the old file stays.
 func (r *Replacement) Abort() error {
 	return errors.Join(r.Close(), os.Remove(r.Name()))
+}
+
+// replacement is the name of a file that Create makes: ".NAME.NUMBER".
+var replacement = regexp.MustCompile(`^\..+\.[0-9]+$`)
+
+// Sweep removes what replacements left in the directory name and below, which
+// were neither committed nor aborted since the power failed or the program was
+// killed. It returns their names. Nobody may be writing there.
+func (d Dir) Sweep(name string) (swept []string, err error) {
+	var failed []error
+	err = filepath.WalkDir(d.Path(name), func(p string, e fs.DirEntry, err error) error {
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			return nil
+		case err != nil:
+			failed = append(failed, err) // the rest may be swept all the same
+			return nil
+		case !e.Type().IsRegular() || !replacement.MatchString(e.Name()):
+			return nil
+		}
+		if err := d.Remove(d.seen(p)); err != nil {
+			failed = append(failed, err)
+			return nil
+		}
+		swept = append(swept, d.seen(p))
+		return nil
+	})
+	return swept, errors.Join(append(failed, err)...)
 }
