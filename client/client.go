@@ -43,7 +43,9 @@ func New(socket string) *Client {
 		}
 		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
 	}}
-	return &Client{&http.Client{Transport: t}, "http://incus-os", "http://" + metricsAddress + "/metrics"}
+	// Not the host that incusd names when it asks by itself: what is read here
+	// belongs into the audit log each time.
+	return &Client{&http.Client{Transport: t}, "http://local", "http://" + metricsAddress + "/metrics"}
 }
 
 // Remote returns the client of the machine whose Incus is at base, such as

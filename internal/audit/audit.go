@@ -21,6 +21,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"net/url"
 	"slices"
 	"sync"
 
@@ -30,6 +31,9 @@ import (
 
 const (
 	file = "/var/lib/incus-os/audit.log"
+	// onceDir has a file for each action that RecordOnce has written down. It is
+	// gone after a boot.
+	onceDir = "/run/incus-os/audit-once"
 	// full is how long a file gets, bytes.
 	full = 4 << 20
 	// aside is how many full files are kept.
@@ -42,6 +46,7 @@ type Log struct {
 	files sys.Dir
 	full  int64
 
+	once sync.Mutex // held while RecordOnce looks and writes
 	mu   sync.Mutex
 	err  error // why the last entry could not be written; nil if it was
 	lost int   // entries that could not be, and that no entry tells of yet
@@ -70,6 +75,22 @@ func (l *Log) Record(ctx context.Context, e api.AuditEntry) {
 		l.lost++
 		slog.ErrorContext(ctx, "Cannot write a change down", "err", l.err,
 			"who", e.Who, "action", e.Action, "before", string(e.Before), "after", string(e.After), "result", e.Result)
+	}
+}
+
+// RecordOnce writes an entry down unless one of the same action by the same was in
+// this boot. Its result says that the later ones are missing.
+func (l *Log) RecordOnce(ctx context.Context, e api.AuditEntry) {
+	l.once.Lock()
+	defer l.once.Unlock()
+	mark := onceDir + "/" + url.PathEscape(e.Who+" "+e.Action)
+	if l.files.Exists(mark) {
+		return
+	}
+	e.Result += "; it is not written down again in this boot"
+	l.Record(ctx, e)
+	if err := l.files.WriteFile(mark, nil, 0o600); err != nil {
+		slog.WarnContext(ctx, "Cannot note that a reading was written down; it will be again", "err", err)
 	}
 }
 

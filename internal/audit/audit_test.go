@@ -152,6 +152,45 @@ func TestFaults(t *testing.T) {
 	})
 }
 
+func TestRecordOnceInABoot(t *testing.T) {
+	files := sys.NewDir(t.TempDir())
+	get := func(who, path string) api.AuditEntry {
+		return api.AuditEntry{Who: who, Action: "GET " + path, Result: "ok"}
+	}
+	for range 2 { // the daemon may be started again
+		l := New(files)
+		for range 3 {
+			l.RecordOnce(t.Context(), get("a", "/x"))
+			l.RecordOnce(t.Context(), get("a", "/y"))
+			l.RecordOnce(t.Context(), get("b", "/x"))
+		}
+		l.Record(t.Context(), get("a", "/x"))
+	}
+	got := func() string {
+		entries, err := New(files).Entries(t.Context(), 99)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var all []string
+		for _, e := range entries {
+			all = append(all, e.Who+" "+e.Action+" "+strings.TrimPrefix(e.Result, "ok"))
+		}
+		return strings.Join(all, "\n")
+	}
+	const again = "; it is not written down again in this boot"
+	want := "a GET /x " + again + "\na GET /y " + again + "\nb GET /x " + again + "\na GET /x \na GET /x "
+	if got() != want {
+		t.Errorf("the log is\n%s\nwant\n%s", got(), want)
+	}
+	if err := files.RemoveAll("/run"); err != nil {
+		t.Fatal(err)
+	}
+	New(files).RecordOnce(t.Context(), get("a", "/x"))
+	if got() != want+"\na GET /x "+again {
+		t.Errorf("after a boot the log is\n%s", got())
+	}
+}
+
 func TestWhatCannotBeWrittenIsSaid(t *testing.T) {
 	full := true
 	l := New(sys.NewDir(t.TempDir()).WithFault(func(string, string) error {

@@ -103,6 +103,12 @@ func (f *family) Restore(_ context.Context, _ string, archive io.Reader) error {
 type audit struct{ entries []api.AuditEntry }
 
 func (a *audit) Record(_ context.Context, e api.AuditEntry) { a.entries = append(a.entries, e) }
+
+func (a *audit) RecordOnce(ctx context.Context, e api.AuditEntry) {
+	if !slices.ContainsFunc(a.entries, func(old api.AuditEntry) bool { return old.Who == e.Who && old.Action == e.Action }) {
+		a.Record(ctx, e)
+	}
+}
 func (a *audit) Entries(_ context.Context, newest int) ([]api.AuditEntry, error) {
 	return a.entries[max(0, len(a.entries)-newest):], nil
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -188,6 +189,37 @@ func TestChangesAreWrittenDown(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("the log (-want +got):\n%s", diff)
+	}
+}
+
+// incusd asks for services by itself all the time; whoever else reads the keys in
+// them is written down each time.
+func TestReadingsOfSecretsAreWrittenDown(t *testing.T) {
+	a := &audit{}
+	m := rest.Machine{Audit: a}
+	for range 2 {
+		for _, tt := range []struct{ path, host, prefix string }{
+			{"/1.0/services/iscsi", "incus-os", ""},    // incusd
+			{"/1.0/services/iscsi", "incus-os", "/os"}, // a client that names the same host
+			{"/1.0/services/iscsi", "local", ""},       // ours
+			{"/1.0/services/lvm", "incus-os", ""},      // has no keys
+			{"/1.0/services", "incus-os", ""},
+		} {
+			r := httptest.NewRequest("GET", tt.path, nil)
+			r.Host = tt.host
+			if tt.prefix != "" {
+				r.Header.Set("X-IncusOS-Proxy", tt.prefix)
+			}
+			ask(m, r)
+		}
+	}
+	var got []string
+	for _, e := range a.entries {
+		got = append(got, e.Who+" "+e.Action)
+	}
+	const get = " GET /1.0/services/iscsi"
+	if want := []string{"incus itself" + get, "incus" + get, "local" + get, "incus" + get, "local" + get}; !slices.Equal(got, want) {
+		t.Errorf("the log is %q, want %q", got, want)
 	}
 }
 

@@ -136,6 +136,7 @@ type Backup interface {
 // Audit keeps the log of changes, and of who read secrets.
 type Audit interface {
 	Record(context.Context, api.AuditEntry)
+	RecordOnce(context.Context, api.AuditEntry) // unless there was such an action by the same in this boot
 	Entries(ctx context.Context, newest int) ([]api.AuditEntry, error)
 }
 

@@ -21,7 +21,7 @@ type Route struct {
 	Upload string // media type of a body that is no document; "" for none
 	Stream string // media type of an answer that is no document; "" for none
 	Secret bool   // what it answers with holds keys: each reading is written down
-	Polled bool   // incusd asks for it by itself all the time, which is not written down
+	Polled bool   // incusd asks for it by itself all the time
 
 	do endpoint
 }
