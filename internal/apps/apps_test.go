@@ -250,11 +250,11 @@ func TestConvergence(t *testing.T) {
 	for _, reboot := range []bool{false, true} {
 		for step := 1; ; step++ {
 			w := newWorld(t, seeded())
-			cut := &cutter{at: step}
-			w.incus.Fault(cut.fault)
-			host := faulty(w.rig.Host, cut.fault)
+			cut := &systest.Cutter{At: step}
+			w.incus.Fault(cut.Fault)
+			host := cut.Host(w.rig.Host)
 			err := w.start(t, host).Reconcile(t.Context())
-			if cut.over() {
+			if cut.Over() {
 				if err != nil {
 					t.Fatal(err)
 				}

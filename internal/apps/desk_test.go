@@ -14,6 +14,7 @@ import (
 	"github.com/incusos/incusos/api"
 	"github.com/incusos/incusos/internal/apps"
 	"github.com/incusos/incusos/internal/sys"
+	"github.com/incusos/incusos/internal/sys/systest"
 	"github.com/incusos/incusos/internal/task"
 )
 
@@ -182,8 +183,8 @@ func TestPowerIsCutWhileAdding(t *testing.T) {
 		for step := 1; ; step++ {
 			when := fmt.Sprintf("remove %t, effect %d was cut", remove, step)
 			w, o := first.copy(t)
-			cut := &cutter{at: step, power: true}
-			broken := w.open(t, faulty(w.rig.Host, cut.fault))
+			cut := &systest.Cutter{At: step, Power: true}
+			broken := w.open(t, cut.Host(w.rig.Host))
 			var asked error
 			if remove {
 				asked = broken.Remove(t.Context(), "debug")
@@ -206,7 +207,7 @@ func TestPowerIsCutWhileAdding(t *testing.T) {
 			}
 			w.check(t, when)
 			must(t, again.tasks.Close(t.Context()))
-			if cut.over() {
+			if cut.Over() {
 				break
 			}
 		}
@@ -322,10 +323,10 @@ func TestConfigurationConverges(t *testing.T) {
 	first.off(t)
 	for step := 1; ; step++ {
 		w, _ := first.copy(t)
-		cut := &cutter{at: step}
-		o := w.open(t, faulty(w.rig.Host, cut.fault))
+		cut := &systest.Cutter{At: step}
+		o := w.open(t, cut.Host(w.rig.Host))
 		err := o.Try(t.Context(), "incus", &want, 0)
-		if over := cut.over(); over || err == nil {
+		if over := cut.Over(); over || err == nil {
 			must(t, err)
 			if over {
 				return

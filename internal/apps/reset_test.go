@@ -10,6 +10,7 @@ import (
 
 	"github.com/incusos/incusos/api"
 	"github.com/incusos/incusos/internal/apps"
+	"github.com/incusos/incusos/internal/sys/systest"
 )
 
 const instance = "/var/lib/incus/storage-pools/local/web"
@@ -39,9 +40,9 @@ func TestPowerIsCutWhileResetting(t *testing.T) {
 		when := fmt.Sprintf("effect %d was cut", step)
 		w, _ := first.copy(t)
 		w.incus.Configure("user.color", "red")
-		cut := &cutter{at: step, power: true}
-		w.incus.Fault(cut.fault)
-		broken := w.open(t, faulty(w.rig.Host, cut.fault))
+		cut := &systest.Cutter{At: step, Power: true}
+		w.incus.Fault(cut.Fault)
+		broken := w.open(t, cut.Host(w.rig.Host))
 		asked := broken.Reset(t.Context(), "incus")
 		broken.idle(t)
 		must(t, broken.tasks.Close(t.Context()))
@@ -60,7 +61,7 @@ func TestPowerIsCutWhileResetting(t *testing.T) {
 			t.Errorf("%s: something is left over", when)
 		}
 		must(t, again.tasks.Close(t.Context()))
-		if t.Failed() || cut.over() {
+		if t.Failed() || cut.Over() {
 			return
 		}
 	}

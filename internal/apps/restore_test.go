@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/incusos/incusos/api"
+	"github.com/incusos/incusos/internal/sys/systest"
 )
 
 // backup returns the archive of what Incus keeps.
@@ -120,8 +121,8 @@ func TestPowerIsCutWhileRestoring(t *testing.T) {
 	for step := 1; ; step++ {
 		when := fmt.Sprintf("effect %d was cut", step)
 		w, _ := first.copy(t)
-		cut := &cutter{at: step, power: true}
-		broken := w.open(t, faulty(w.rig.Host, cut.fault))
+		cut := &systest.Cutter{At: step, Power: true}
+		broken := w.open(t, cut.Host(w.rig.Host))
 		asked := broken.Restore(t.Context(), "incus", bytes.NewReader(archive))
 		broken.idle(t)
 		must(t, broken.tasks.Close(t.Context()))
@@ -139,7 +140,7 @@ func TestPowerIsCutWhileRestoring(t *testing.T) {
 		}
 		w.restored(t, again, when)
 		must(t, again.tasks.Close(t.Context()))
-		if cut.over() {
+		if cut.Over() {
 			return
 		}
 	}

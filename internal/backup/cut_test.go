@@ -2,49 +2,13 @@ package backup
 
 import (
 	"bytes"
-	"context"
-	"errors"
 	"maps"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/incusos/incusos/internal/sys"
+	"github.com/incusos/incusos/internal/sys/systest"
 )
-
-var errCut = errors.New("cut")
-
-// A cutter fails one effect and all that follow, as a power cut does, or that
-// one alone. With late, a program that is cut has done its work.
-type cutter struct {
-	sys.Runner
-	at, n      int
-	once, late bool
-}
-
-func (c *cutter) cut() bool {
-	c.n++
-	return c.n == c.at || c.n > c.at && !c.once
-}
-
-func (c *cutter) fault(string, string) error {
-	if c.cut() {
-		return errCut
-	}
-	return nil
-}
-
-func (c *cutter) Run(ctx context.Context, cmd sys.Cmd) ([]byte, error) {
-	cut := c.cut()
-	if cut && (!c.late || c.n > c.at) {
-		return nil, errCut
-	}
-	out, err := c.Runner.Run(ctx, cmd)
-	if cut {
-		err = errCut
-	}
-	return out, err
-}
 
 // Whichever effect fails, in the restore or at the start after it: the machine
 // has all of the old or all of the new, and a later restore works.
@@ -61,9 +25,7 @@ func TestCutAnywhereIsUndoneOrFinished(t *testing.T) {
 				t.Fatal(err)
 			}
 			fill(t, rig.Host.Files, before)
-			c := &cutter{Runner: rig.Host.Exec, at: at, once: once}
-			cut := rig.Host
-			cut.Exec, cut.Files = c, rig.Host.Files.WithFault(c.fault)
+			cut := (&systest.Cutter{At: at, Power: !once}).Host(rig.Host)
 			err := New(cut, options()).Restore(t.Context(), bytes.NewReader(archive), nil)
 			staging := err != nil
 			if !staging {

@@ -145,11 +145,9 @@ func TestResetThatIsCutHappensOrNot(t *testing.T) {
 	for _, late := range []bool{false, true} {
 		for at := 1; ; at++ {
 			b := newBench(t, 1<<20)
-			c := &cutter{Runner: b.Host.Exec, at: at, late: late}
-			cut := b.Host
-			cut.Exec, cut.Files = c, b.Host.Files.WithFault(c.fault)
-			err := New(cut, b.options()).FactoryReset(t.Context(), api.SystemReset{})
-			if c.n < at {
+			c := &systest.Cutter{At: at, Power: true, Late: late}
+			err := New(c.Host(b.Host), b.options()).FactoryReset(t.Context(), api.SystemReset{})
+			if c.Over() {
 				break
 			}
 			labels := b.labels()

@@ -78,18 +78,9 @@ func watched(t *testing.T, files sys.Dir) map[string]string {
 	return values
 }
 
-// inMemory puts the test's machines into memory, where that is a directory:
-// flushing each of a thousand files to a disk takes minutes.
-func inMemory(t *testing.T) {
-	if _, err := os.Stat("/dev/shm"); err == nil {
-		t.Setenv("TMPDIR", "/dev/shm")
-	}
-}
-
 // kernelMachine is a pretend machine with ZFS, an unused module and a port.
 func kernelMachine(t *testing.T) *systest.Rig {
 	t.Helper()
-	inMemory(t)
 	rig := systest.New(t, systest.Sensible())
 	if _, err := rig.Host.Exec.Run(t.Context(), sys.Command("modprobe", "-a", "zfs", "idle-one")); err != nil {
 		t.Fatal(err)
@@ -143,13 +134,13 @@ func TestKernelConvergesAfterAnyFailure(t *testing.T) {
 			there, back := smoothly(t, cfg)
 			for failing := 1; ; failing++ {
 				rig := kernelMachine(t)
-				cut := &cutter{at: failing}
-				k := newKernel(faulty(rig.Host, cut.fault))
+				cut := &systest.Cutter{At: failing}
+				k := newKernel(cut.Host(rig.Host))
 				err := k.Apply(t.Context(), cfg)
 				if err == nil {
 					err = k.Apply(t.Context(), api.SystemKernelConfig{})
 				}
-				if cut.over() {
+				if cut.Over() {
 					if err != nil || failing < 3 {
 						t.Fatalf("after %d effects: %v", failing, err)
 					}

@@ -60,13 +60,13 @@ func TestLogIsKeptAndSent(t *testing.T) {
 func TestLogConvergesAfterAnyFailure(t *testing.T) {
 	for failing := 1; ; failing++ {
 		rig := logMachine(t)
-		cut := &cutter{at: failing}
-		l := host.NewLog(faulty(rig.Host, cut.fault))
+		cut := &systest.Cutter{At: failing}
+		l := host.NewLog(cut.Host(rig.Host))
 		err := l.Apply(t.Context(), sent())
 		if err == nil {
 			err = l.Apply(t.Context(), api.SystemLoggingConfig{})
 		}
-		if cut.over() {
+		if cut.Over() {
 			if err != nil || failing < 15 {
 				t.Fatalf("after %d effects: %v", failing, err)
 			}
@@ -113,7 +113,6 @@ func TestLogState(t *testing.T) {
 
 func logMachine(t *testing.T) *systest.Rig {
 	t.Helper()
-	inMemory(t)
 	return systest.New(t, systest.Sensible())
 }
 

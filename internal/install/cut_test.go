@@ -1,53 +1,12 @@
 package install_test
 
 import (
-	"context"
 	"errors"
 	"strings"
 	"testing"
 
-	"github.com/incusos/incusos/internal/sys"
+	"github.com/incusos/incusos/internal/sys/systest"
 )
-
-var errCut = errors.New("cut")
-
-// A cutter fails the effect number `at`, and all after it, as a power cut does.
-// With late, the program that is cut has done its work.
-type cutter struct {
-	sys.Runner
-	sys.Mounter
-	at   int
-	late bool
-	n    int
-}
-
-func (c *cutter) cut() bool { c.n++; return c.n >= c.at }
-
-func (c *cutter) fault(string, string) error {
-	if c.cut() {
-		return errCut
-	}
-	return nil
-}
-
-func (c *cutter) Run(ctx context.Context, cmd sys.Cmd) ([]byte, error) {
-	cut := c.cut()
-	if cut && (!c.late || c.n > c.at) {
-		return nil, errCut
-	}
-	out, err := c.Runner.Run(ctx, cmd)
-	if cut {
-		err = errCut
-	}
-	return out, err
-}
-
-func (c *cutter) Mount(source, target, fstype string, options ...string) error {
-	if c.cut() {
-		return errCut
-	}
-	return c.Mounter.Mount(source, target, fstype, options...)
-}
 
 func TestCutAnywhereInstallsAgain(t *testing.T) {
 	effects := 0
@@ -71,14 +30,14 @@ func cutAt(t *testing.T, at int, late bool) bool {
 	t.Helper()
 	b := newBench(t)
 	whole := b.Host
-	c := &cutter{Runner: whole.Exec, Mounter: whole.Mounts, at: at, late: late}
-	b.Host.Exec, b.Host.Mounts, b.Host.Files = c, c, whole.Files.WithFault(c.fault)
+	c := &systest.Cutter{At: at, Power: true, Late: late}
+	b.Host = c.Host(whole)
 	err := b.run(t)
 	b.Host = whole
 	if err == nil {
 		return false
 	}
-	if !errors.Is(err, errCut) {
+	if !errors.Is(err, systest.ErrCut) {
 		t.Fatalf("cut at effect %d: %v, want the cut", at, err)
 	}
 	b.again(t, at)

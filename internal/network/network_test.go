@@ -1,7 +1,6 @@
 package network_test
 
 import (
-	"errors"
 	"fmt"
 	"path"
 	"reflect"
@@ -229,16 +228,8 @@ func TestConvergence(t *testing.T) {
 	for step := 0; ; step++ {
 		rig := systest.New(t, systest.Sensible())
 		cfg := static()
-		count, cut := 0, errors.New("cut")
-		fault := func(string, string) error {
-			if count++; count == step {
-				return cut
-			}
-			return nil
-		}
-		host := rig.Host
-		host.Files = host.Files.WithFault(fault)
-		host.Exec = faultyRunner{host.Exec, fault}
+		cut := &systest.Cutter{At: step}
+		host := cut.Host(rig.Host)
 		n := network.New(host, func() api.NetworkConfig { return cfg })
 		for _, next := range []api.NetworkConfig{static(), {}} {
 			cfg = next
@@ -254,7 +245,7 @@ func TestConvergence(t *testing.T) {
 		if !slices.Contains(rig.Programs.Ran(), "networkctl reload") {
 			t.Fatalf("after effect %d was cut: networkd was not told", step)
 		}
-		if step > count {
+		if cut.Over() {
 			return
 		}
 	}

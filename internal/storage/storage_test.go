@@ -160,19 +160,11 @@ func TestConvergence(t *testing.T) {
 	for _, reboot := range []bool{false, true} {
 		for step := 1; ; step++ {
 			rig, zfs := start(t)
-			count := 0
-			fault := func(string, string) error {
-				if count++; count == step {
-					return errors.New("cut")
-				}
-				return nil
-			}
-			host := rig.Host
-			host.Files = host.Files.WithFault(fault)
-			host.Exec = faultyRunner{host.Exec, fault}
+			cut := &systest.Cutter{At: step}
+			host := cut.Host(rig.Host)
 			s := storage.New(host)
 			err := s.Reconcile(t.Context())
-			if step > count {
+			if cut.Over() {
 				break
 			}
 			if err == nil {
@@ -298,17 +290,4 @@ func must(t *testing.T, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-}
-
-// faultyRunner asks fault before it runs a program.
-type faultyRunner struct {
-	sys.Runner
-	fault func(op, name string) error
-}
-
-func (f faultyRunner) Run(ctx context.Context, c sys.Cmd) ([]byte, error) {
-	if err := f.fault("run", c.Name); err != nil {
-		return nil, err
-	}
-	return f.Runner.Run(ctx, c)
 }

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"testing"
 
 	"github.com/incusos/incusos/internal/sys"
 )
@@ -207,20 +206,4 @@ func (i Image) Write(files sys.Dir) error {
 		}
 	}
 	return nil
-}
-
-// InMemory returns a temporary directory in memory if this system has one, where
-// flushing takes no time: with a Platter, what is flushed is the model's affair.
-func InMemory(t testing.TB) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("/dev/shm", "systest") //nolint:usetesting // t.TempDir is on a disk
-	if err != nil {
-		return t.TempDir()
-	}
-	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
-	})
-	return dir
 }

@@ -35,7 +35,7 @@ type Rig struct {
 // New returns the rig of machine m in a temporary directory.
 func New(t testing.TB, m Machine) *Rig {
 	t.Helper()
-	rig, err := Pretend(t.TempDir(), m)
+	rig, err := Pretend(InMemory(t), m)
 	if err != nil {
 		t.Fatal(err)
 	}
