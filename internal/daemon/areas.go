@@ -55,6 +55,7 @@ func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Opti
 	stores := storage.New(m)
 	services := wireServices(m, gate, networks.network, seed, &seedErr)
 	applications := newApps(m, appsDoc, seed, first, screen, gate, wake)
+	seedling := newSeedArea(m, seedErr, func() bool { return appsDoc.get().Initialized })
 	tasks, taskArea := newTasks(m, screen, appKinds(appsDoc, applications))
 	return Options{
 		Host:    m,
@@ -66,8 +67,9 @@ func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Opti
 		Pages:   pages(m, networks.network),
 		// The network comes before the pools: addresses arrive while those open.
 		Areas: []Area{
-			restore, seedArea{seedErr}, taskArea, hosts, kernel, logging, securityDoc.guard(seals), networks, fallback,
+			restore, taskArea, hosts, kernel, logging, securityDoc.guard(seals), networks, fallback,
 			storageDoc.guard(stores), services, reported{appsDoc.guard(applications), door.Applications},
+			seedling, // when the others have taken from it what they want
 		},
 		Machine: rest.Machine{
 			Backup:           archives(m),
@@ -90,7 +92,7 @@ func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Opti
 			Trial:     func() *api.Trial { return trial(gate) },
 		},
 		Warnings: func() []string {
-			return slices.Concat(seed.warnings(), securityDoc.get().warnings(), applications.Warnings(), log.Warnings(), door.Warnings())
+			return slices.Concat(seed.warnings(), seedling.warnings(), securityDoc.get().warnings(), applications.Warnings(), log.Warnings(), door.Warnings())
 		},
 	}
 }

@@ -2,9 +2,15 @@ package daemon
 
 import (
 	"context"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"sync"
 
 	"github.com/incusos/incusos/api"
 	"github.com/incusos/incusos/internal/apps"
+	"github.com/incusos/incusos/internal/seed"
+	"github.com/incusos/incusos/internal/sys"
 )
 
 // A First is what the seed of a machine asks for, which counts until it has
@@ -21,11 +27,55 @@ type First struct {
 }
 
 // seedArea stands for the seed while it matters: it is degraded when the seed
-// could not be read.
-type seedArea struct{ err error }
+// could not be read. Once the machine is set up, it takes what may be secret off
+// the disk.
+type seedArea struct {
+	err    error
+	isUp   func() bool // everything that the seed says was applied
+	settle func() error
 
-func (seedArea) Name() string                      { return "seed" }
-func (s seedArea) Reconcile(context.Context) error { return s.err }
+	mu      sync.Mutex
+	settled bool
+	trouble error // why that could not be done
+}
+
+func newSeedArea(m sys.Host, err error, isUp func() bool) *seedArea {
+	return &seedArea{err: err, isUp: isUp, settle: func() error {
+		id, err := m.Files.ReadFile("/etc/machine-id")
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return seed.Settle(m.Files, string(id))
+	}}
+}
+
+func (*seedArea) Name() string { return "seed" }
+
+func (s *seedArea) Reconcile(ctx context.Context) error {
+	if s.err != nil || !s.isUp() {
+		return s.err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.settled {
+		return nil
+	}
+	s.trouble = s.settle()
+	s.settled = s.trouble == nil
+	if s.trouble != nil {
+		slog.WarnContext(ctx, "Cannot take the seed off the disk", "err", s.trouble)
+	}
+	return nil // the machine works all the same
+}
+
+func (s *seedArea) warnings() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.trouble == nil {
+		return nil
+	}
+	return []string{"what the machine was installed with is on its disk in the clear, secrets too: " + s.trouble.Error()}
+}
 
 // needsSeed reports whether there is something left to take from the seed.
 func needsSeed(network document[api.NetworkConfig], progress document[apps.Saved]) bool {

@@ -38,6 +38,10 @@ type Request struct {
 	// leaves it empty.
 	WriteSeed func(io.Writer) error
 
+	// Holds returns the beginning of the id of the machine whose system a disk
+	// holds; "" if it holds none that anybody has used. Nil leaves it unasked.
+	Holds func(sys.Disk) (string, error)
+
 	// Progress is told how many of total bytes a phase has done; total is 0
 	// for a phase that cannot be measured. Nil is fine.
 	Progress func(phase string, done, total uint64)

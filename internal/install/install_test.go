@@ -335,3 +335,38 @@ func TestCancelledAnywhereInstallsAgain(t *testing.T) {
 		b.check(t)
 	}
 }
+
+// A disk with a system that somebody uses is not destroyed by a seed that was made
+// for another machine, nor by a medium that was left in.
+func TestASystemIsDestroyedOnlyIfItIsNamed(t *testing.T) {
+	tests := map[string]struct {
+		holds, given string
+		want         string // in the error; "" for none
+	}{
+		"nobody's system":        {"", "", ""},
+		"a system, not named":    {"a1b2c3", "", "set `force_install_confirmation: \"a1b2c3\"` beside `force_install`"},
+		"a system, named":        {"a1b2c3", "a1b2c3", ""},
+		"another system, named":  {"a1b2c3", "d4e5f6", "begins with a1b2c3, and not the one that `force_install_confirmation` in the install seed says, d4e5f6"},
+		"nobody's system, named": {"", "d4e5f6", ""},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			r := b.request(t)
+			r.Seed = api.SeedInstall{ForceInstall: true, ForceInstallConfirmation: tt.given}
+			r.Holds = func(d sys.Disk) (string, error) {
+				if d.Name != "nvme0n1" {
+					t.Errorf("asked about %s", d.Name)
+				}
+				return tt.holds, nil
+			}
+			_, err := install.Run(t.Context(), b.Host, r)
+			if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("Run() = %v, want %q", err, tt.want)
+			}
+			if untouched := len(b.disks.Table("nvme0n1")) == 0; untouched != (tt.want != "") {
+				t.Errorf("the disk is untouched: %v", untouched)
+			}
+		})
+	}
+}

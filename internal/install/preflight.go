@@ -46,8 +46,11 @@ func preflight(ctx context.Context, host sys.Host, r Request) (plan, error) {
 	if target.Size < minTarget {
 		return plan{}, fmt.Errorf("%s has %s; want %s or more", target.IDs[0], gigabytes(target.Size), gigabytes(minTarget))
 	}
-	if r.Seed.ForceInstall || interrupted(target) {
+	switch {
+	case interrupted(target):
 		return plan{src, target}, nil
+	case r.Seed.ForceInstall:
+		return plan{src, target}, confirmed(r, target)
 	}
 	if err := notYetDone(host.Files); err != nil {
 		return plan{}, err
@@ -68,6 +71,27 @@ func enoughMemory(files sys.Dir) error {
 		return fmt.Errorf("the machine has %d MiB of memory; want 2048 MiB", kib>>10)
 	}
 	return nil
+}
+
+// confirmed refuses to destroy a system that somebody uses, unless the seed says
+// which one it is: a medium that was left in a machine, or that is put into the
+// next one by mistake, must not.
+func confirmed(r Request, target sys.Disk) error {
+	if r.Holds == nil {
+		return nil
+	}
+	id, err := r.Holds(target)
+	if err != nil {
+		return fmt.Errorf("looking which system is on %s: %w", target.Path, err)
+	}
+	given := r.Seed.ForceInstallConfirmation
+	switch {
+	case id == "" || given == id:
+		return nil
+	case given == "":
+		return fmt.Errorf("%s holds the system of a machine whose id begins with %s; set `force_install_confirmation: %q` beside `force_install` in the install seed to destroy it", target.IDs[0], id, id)
+	}
+	return fmt.Errorf("%s holds the system of a machine whose id begins with %s, and not the one that `force_install_confirmation` in the install seed says, %s; is this the right machine?", target.IDs[0], id, given)
 }
 
 // interrupted reports whether the disk holds an install that was cut.

@@ -45,6 +45,7 @@ func Install(ctx context.Context, host sys.Host, screen Screen) error {
 	}
 	target, err := install.Run(ctx, host, install.Request{
 		Seed: *want, Source: medium, WriteSeed: s.Forward,
+		Holds:    func(d sys.Disk) (string, error) { return seed.Machine(host.Files, d) },
 		Progress: func(phase string, done, total uint64) { screen.Progress("install: "+phase, done, total) },
 	})
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/incusos/incusos/internal/provision"
+	"github.com/incusos/incusos/internal/seed"
 	"github.com/incusos/incusos/internal/sys"
 	"github.com/incusos/incusos/internal/sys/systest"
 )
@@ -302,5 +303,34 @@ func TestReadNamesTheMistake(t *testing.T) {
 		if _, err := provision.Read(host); err == nil || !strings.HasPrefix(err.Error(), "seed-data: "+file+":1:1: ") {
 			t.Errorf("Read() = %v, want it to blame %s", err, file)
 		}
+	}
+}
+
+// A medium that forces its install and was left in the machine, or goes on to the
+// next one, does not destroy the system it finds there without naming it.
+func TestASystemInUseIsNotDestroyedUnnamed(t *testing.T) {
+	const installed = `label: gpt
+size=32MiB, type=C12A7328-F81F-11D2-BA4B-00A0C93EC93B, name="esp"
+size=1MiB, type=0FC63DAF-8483-4772-8E79-3D69D8477DE4, name="seed-data"
+size=8MiB, type=4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709, name="root"
+`
+	for given, want := range map[string]string{"": "set `force_install_confirmation: \"0a1b2c\"`", "0a1b2c": "", "ffffff": "is this the right machine?"} {
+		t.Run("confirmed by "+given, func(t *testing.T) {
+			b := newBench(t, map[string]string{"install.yaml": "force_install: true\nforce_reboot: true\nforce_install_confirmation: \"" + given + "\"\n"})
+			c := sys.Command("sfdisk", "/dev/nvme0n1")
+			c.Stdin = strings.NewReader(installed)
+			_, err := b.Host.Exec.Run(t.Context(), c)
+			must(t, err)
+			b.bootFrom(t, b.disks.Table("nvme0n1")[0].UUID) // as that machine
+			must(t, seed.Settle(b.Host.Files, "0a1b2c3d4e5f"))
+			b.bootFrom(t, b.disks.Table("sda")[0].UUID)
+			err = provision.Install(t.Context(), b.Host, b)
+			if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+				t.Errorf("Install() = %v, want %q", err, want)
+			}
+			if kept := b.disks.Table("nvme0n1")[2].Name == "root"; kept != (want != "") {
+				t.Errorf("the system is kept: %v", kept)
+			}
+		})
 	}
 }

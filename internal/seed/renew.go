@@ -36,6 +36,9 @@ func Renew(files sys.Dir, given map[string]json.RawMessage, instead bool) (write
 	if err := s.openBuiltIn(); err != nil {
 		return nil, api.Errorf(api.Conflict, "%s: %v; it cannot be added to, so install the machine again", builtIn, err)
 	}
+	if err := s.openKept(); err != nil {
+		return nil, api.Errorf(api.Conflict, "%s: %v; wipe the existing sections, or install the machine again", keptFile, err)
+	}
 	if s.device == "" {
 		return nil, api.Errorf(api.Conflict, "this machine has no partition labelled %q to keep a seed in; install it again", builtIn)
 	}

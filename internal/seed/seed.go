@@ -9,6 +9,7 @@
 //	source.go   finds the two and reads them          (touches the machine)
 //	archive.go  takes the archive apart, and writes one for an installed disk
 //	renew.go    adds other sections to that of an installed disk
+//	settle.go   takes them out again once the machine is set up
 //	decode.go   turns a section into an api document   (pure, strict)
 //
 // A seed is read and never applied here: package install beside this one, the
@@ -67,6 +68,9 @@ func Open(host sys.Host) (*Seed, error) {
 	s := &Seed{files: host.Files, sections: make(map[string]section)}
 	if err := s.openBuiltIn(); err != nil {
 		return nil, fmt.Errorf("%s: %w", builtIn, err)
+	}
+	if err := s.openKept(); err != nil {
+		return nil, fmt.Errorf("%s: %w", keptFile, err)
 	}
 	if err := s.openMedium(host.Mounts); err != nil {
 		return nil, fmt.Errorf("%s: %w", external, err)
