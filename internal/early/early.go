@@ -13,7 +13,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 
 	"github.com/incusos/incusos/internal/install"
 	"github.com/incusos/incusos/internal/seal"
@@ -150,26 +149,6 @@ func assemble(host sys.Host) error {
 		"lowerdir="+sysroot+"/usr/share/factory/etc",
 		"upperdir="+sysroot+"/var/lib/etc-overlay/upper",
 		"workdir="+sysroot+"/var/lib/etc-overlay/work")
-}
-
-// merge puts the active applications into /usr while nothing runs from it, so
-// that the service manager finds their units the first time it looks. Only
-// images whose root hash is signed by a key in the firmware's db are taken; the
-// kernel checks it. Without them the machine starts all the same, and package
-// apps tries again.
-func merge(ctx context.Context, host sys.Host) error {
-	active, err := host.Files.ReadDir(sysroot + "/var/lib/extensions")
-	if errors.Is(err, fs.ErrNotExist) || err == nil && len(active) == 0 {
-		return nil // the first boot
-	}
-	if err == nil {
-		_, err = host.Exec.Run(ctx, sys.Command("systemd-sysext", "merge", "--root="+sysroot,
-			"--image-policy=root=signed+absent:usr=signed+absent"))
-	}
-	if err != nil {
-		return fmt.Errorf("merging the applications: %w", err)
-	}
-	return nil
 }
 
 func save(files sys.Dir, res Result) error {

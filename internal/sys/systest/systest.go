@@ -254,9 +254,14 @@ func (m *Mounts) Table() []string {
 	return slices.Clone(m.table)
 }
 
-// Mount implements sys.Mounter. The target must be a directory of the tree.
+// Mount implements sys.Mounter. The target must be a directory of the tree, or be
+// a file as the source is.
 func (m *Mounts) Mount(source, target, fstype string, options ...string) error {
-	if fi, err := m.files.Stat(target); err != nil || !fi.IsDir() {
+	onto, err := m.files.Stat(target)
+	if err != nil {
+		return fmt.Errorf("mounting %s on %s: %w", source, target, err)
+	}
+	if from, err := m.files.Stat(source); !onto.IsDir() && (err != nil || from.IsDir()) {
 		return fmt.Errorf("mounting %s on %s: the target is no directory", source, target)
 	}
 	m.mu.Lock()
