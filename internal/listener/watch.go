@@ -45,13 +45,13 @@ func (h health) next(unit string, degraded bool, now time.Time) health {
 
 // Serve serves the API whenever it is due, until ctx ends.
 func (l *Listener) Serve(ctx context.Context, api http.Handler) {
-	changed, err := l.host.Units.Watch(ctx, incusUnit)
-	if err != nil {
-		slog.WarnContext(ctx, "Cannot follow whether Incus runs; looking when areas are reconciled", "err", err)
-	}
 	l.serving(l.admit(api))
 	defer l.end(ctx)
-	for {
+	var changed <-chan struct{}
+	for watched := false; ; {
+		if !watched && l.started() {
+			changed, watched = l.watch(ctx), true
+		}
 		wait, err := l.look(ctx)
 		if err != nil {
 			slog.ErrorContext(ctx, "Cannot open the fallback listener", "err", err)
@@ -68,6 +68,24 @@ func (l *Listener) Serve(ctx context.Context, api http.Handler) {
 			return
 		}
 	}
+}
+
+// watch follows the unit of Incus. While the machine starts, nothing is learnt
+// that the patience of then would not outlast, and systemd, who tells of all
+// units, has most to tell.
+func (l *Listener) watch(ctx context.Context) <-chan struct{} {
+	changed, err := l.host.Units.Watch(ctx, incusUnit)
+	if err != nil {
+		slog.WarnContext(ctx, "Cannot follow whether Incus runs; looking when areas are reconciled", "err", err)
+	}
+	return changed
+}
+
+// started reports whether the applications have been brought up once.
+func (l *Listener) started() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.reported
 }
 
 func (l *Listener) serving(h http.Handler) {

@@ -28,7 +28,7 @@ func Real() Host {
 	return Host{
 		Files:  NewDir("/"),
 		Exec:   programs{},
-		Units:  &systemd{},
+		Units:  systemd{},
 		Mounts: kernelMounts{},
 		Links:  kernelLinks{},
 		Power:  kernelPower{},

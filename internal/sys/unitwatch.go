@@ -21,7 +21,7 @@ type watching struct {
 
 // Watch implements Units. Whoever is connected to systemd directly is told of
 // all changes without having to ask.
-func (s *systemd) Watch(ctx context.Context, unit string) (<-chan struct{}, error) {
+func (systemd) Watch(ctx context.Context, unit string) (<-chan struct{}, error) {
 	w, err := watchUnits(ctx)
 	if err != nil {
 		return nil, err
