@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -58,43 +60,52 @@ func (r Result) partitions() ([]string, error) {
 }
 
 // Reproduce builds twice, each time without any cache but the downloaded
-// packages, and compares usr, its hash tree and the extension images.
-func (b *Builder) Reproduce(ctx context.Context, epoch time.Time, report io.Writer) error {
+// packages, and compares usr, its hash tree and the extension images. Builds that
+// differ are kept for whoever wants to know why.
+func (b *Builder) Reproduce(ctx context.Context, epoch time.Time, report io.Writer) (err error) {
+	work, err := os.MkdirTemp(b.Cache, "reproduce-")
+	if err != nil {
+		return err
+	}
+	differ := false
+	defer func() {
+		if !differ {
+			err = errors.Join(err, os.RemoveAll(work))
+		}
+	}()
 	var sums [2]map[string]string
-	for i := range sums {
-		var err error
-		if sums[i], err = b.once(ctx, epoch); err != nil {
+	for i, name := range []string{"first", "second"} {
+		if sums[i], err = b.once(ctx, filepath.Join(work, name), epoch); err != nil {
 			return err
 		}
 	}
-	differ := 0
-	for name, first := range sums[0] {
-		verdict := "identical"
-		if sums[1][name] != first {
-			verdict = "DIFFERENT"
-			differ++
-		}
-		if _, err := fmt.Fprintf(report, "%s %.16s %s\n", verdict, first, name); err != nil {
-			return err
-		}
+	if differ, err = compare(sums[0], sums[1], report); differ {
+		return fmt.Errorf("two builds of the same inputs differ; compare the images in %s with diffoscope and remove that directory", work)
 	}
-	if differ > 0 || len(sums[0]) != len(sums[1]) {
-		return errors.New("two builds of the same inputs differ; compare the images named above with diffoscope")
-	}
-	return nil
+	return err
 }
 
-// once builds in a directory of its own and returns digests by file name.
-func (b *Builder) once(ctx context.Context, epoch time.Time) (map[string]string, error) {
+// compare prints a line for each image and reports whether any differs.
+func compare(first, second map[string]string, report io.Writer) (differ bool, err error) {
+	for _, name := range slices.Sorted(maps.Keys(first)) {
+		verdict := "identical"
+		if second[name] != first[name] {
+			verdict, differ = "DIFFERENT", true
+		}
+		if _, err := fmt.Fprintf(report, "%s %.16s %s\n", verdict, first[name], name); err != nil {
+			return differ, err
+		}
+	}
+	return differ || len(first) != len(second), nil
+}
+
+// once builds in the directory work, of which only the images stay, and returns
+// digests by file name.
+func (b *Builder) once(ctx context.Context, work string, epoch time.Time) (map[string]string, error) {
 	tools, err := b.Tools(ctx)
 	if err != nil {
 		return nil, err
 	}
-	work, err := os.MkdirTemp(b.Cache, "reproduce-")
-	if err != nil {
-		return nil, err
-	}
-	defer os.RemoveAll(work)
 	one := *b
 	one.Output = filepath.Join(work, "image")
 	one.Cache = filepath.Join(work, "cache")
@@ -115,7 +126,7 @@ func (b *Builder) once(ctx context.Context, epoch time.Time) (map[string]string,
 			return nil, err
 		}
 	}
-	return sums, nil
+	return sums, os.RemoveAll(one.Cache)
 }
 
 // link gives a fresh cache the tools and the downloaded packages of another.
