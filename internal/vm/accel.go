@@ -27,14 +27,15 @@ const (
 // room for translated code keeps a booting kernel from being translated twice.
 // Translated, it has no SVM: QEMU 10.0 offers it and ends with "assertion failed:
 // (bql_locked())" as soon as the guest runs a virtual machine, which takes the
-// guest's work with it.
+// guest's work with it. Nor does it have the fast string instructions: they are
+// translated into a step for each byte, and the kernel would clear every page so.
 func (a Accel) options(arch string) []string {
 	if a == KVM {
 		return []string{"-accel", "kvm", "-cpu", "max"}
 	}
 	cpu := "max"
 	if arch == "amd64" {
-		cpu += ",svm=off"
+		cpu += ",svm=off,erms=off,fsrm=off"
 	}
 	return []string{"-accel", "tcg,thread=multi,tb-size=2048", "-cpu", cpu}
 }
