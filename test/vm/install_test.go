@@ -47,7 +47,7 @@ func TestInstalledMachine(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	t.Run("a second boot", func(t *testing.T) { bootAgain(t, clone(t, m)) })
+	t.Run("a second boot", func(t *testing.T) { bootAgain(t, clone(t, m), id) })
 	t.Run("a changed bit in usr is noticed", func(t *testing.T) { changedUsr(t, clone(t, m)) })
 	t.Run("a changed command line is noticed", func(t *testing.T) { changedCommandLine(t, clone(t, m)) })
 	t.Run("a missing signature is noticed", func(t *testing.T) { missingSignature(t, clone(t, m)) })
@@ -131,13 +131,29 @@ func recoveryKey(t *testing.T, r *vm.Running, c *incus.Client) string {
 	return string(s.Config.EncryptionRecoveryKeys[0])
 }
 
-func bootAgain(t *testing.T, m *vm.Machine) {
+// bootAgain expects applications to be in /usr before the service manager looks
+// there for units, so that it does not have to look again.
+func bootAgain(t *testing.T, m *vm.Machine, id vm.Identity) {
 	r := start(t, m, vm.Boot{})
 	ready, err := r.Ready(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Logf("ready after %v", ready.At.Round(100*time.Millisecond))
+	c := incus.New(fmt.Sprintf("https://127.0.0.1:%d", r.Port), id.TLS())
+	type entry struct {
+		Message string `json:"MESSAGE"`
+	}
+	var entries []entry
+	if err := c.Get(within(t, r, 20*time.Second), "/os/1.0/debug/log?boot=0&unit=init.scope", &entries); err != nil {
+		t.Fatal(err)
+	}
+	said := func(beginning string) bool {
+		return slices.ContainsFunc(entries, func(e entry) bool { return strings.HasPrefix(e.Message, beginning) })
+	}
+	if !said("Queued start job for default target") || said("Reload requested") {
+		t.Errorf("of %d things the service manager said, one should be how it began and none that it reads its units again", len(entries))
+	}
 }
 
 func changedUsr(t *testing.T, m *vm.Machine) {
