@@ -94,11 +94,11 @@ func FuzzEntries(f *testing.F) {
 }
 
 func FuzzRecentLine(f *testing.F) {
-	f.Add([]byte(`{"__REALTIME_TIMESTAMP":"1700000000000000","SYSLOG_IDENTIFIER":"a","MESSAGE":[104,105,300]}`), "a: hi")
-	f.Add([]byte(`{"_COMM":"b","MESSAGE":"x"}`), "b: x")
-	f.Add([]byte(`{"MESSAGE":null}`), "?: ")
-	f.Fuzz(func(t *testing.T, entry []byte, _ string) {
-		if line := recentLine(entry); json.Valid(entry) && bytes.HasPrefix(entry, []byte(`{}`)) && line != "?: " {
+	for _, entry := range []string{`{"__REALTIME_TIMESTAMP":"1700000000000000","SYSLOG_IDENTIFIER":"a","MESSAGE":[104,105,300]}`, `{"_COMM":"b","MESSAGE":"x"}`, `{"MESSAGE":null}`, `[]`} {
+		f.Add([]byte(entry))
+	}
+	f.Fuzz(func(t *testing.T, entry []byte) {
+		if line := recentLine(entry); line != string(entry) && !strings.Contains(line, ": ") {
 			t.Errorf("recentLine(%q) = %q", entry, line)
 		}
 	})

@@ -20,7 +20,6 @@ func Refused() []Step {
 		Step{Do: "application check-update incus", Err: "this release does not look for updates; what is stored is in available_versions of the application"},
 		Step{Do: "application action incus", Err: `application "incus" has no action "", nor any other`},
 		Step{Do: "system network confirm", Err: "no change is waiting to be confirmed"},
-		Step{Do: "system network edit", In: "config: {}", Err: "the network" + ByTheSeed},
 		Step{Do: "system security edit", In: "config: {encryption_recovery_keys: [one]}", Err: "security" + ByTheSeed},
 		Step{Do: "system storage edit", In: "config: {}", Err: "storage" + ByTheSeed},
 	)
