@@ -115,6 +115,7 @@ func (s *stress) settle() {
 			s.t.Fatal("a change stays on trial after its deadline")
 		}
 	}
+	s.named()
 	kernel, err := s.m.api.Kernel().Get(s.t.Context())
 	if err != nil || !asked(kernel.Config) {
 		s.t.Errorf("the machine ends up with %+v, %v", kernel.Config, err)
@@ -126,6 +127,26 @@ func (s *stress) settle() {
 	}
 	if err != nil || backlog(saved.Config) != backlog(kernel.Config) {
 		s.t.Errorf("saved is %s, %v; in force is %+v", b, err, kernel.Config)
+	}
+}
+
+// named waits until the machine is called what the network's document says. The
+// loop may have begun with another one, and is told of each change.
+func (s *stress) named() {
+	network, err := s.m.api.Network().Get(s.t.Context())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	want := network.Config.DNS.Hostname
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		name, err := s.rig.Host.Files.ReadFile("/etc/hostname")
+		if err == nil && (want == "" || strings.TrimSpace(string(name)) == want) {
+			return
+		}
+		if time.Now().After(deadline) {
+			s.t.Errorf("the machine is called %q, %v; want %q", name, err, want)
+			return
+		}
 	}
 }
 
@@ -176,10 +197,16 @@ func (s *stress) change(ctx context.Context) {
 	if s.check("a change of the log", err, http.StatusConflict) && err == nil {
 		s.writes.Add(1)
 	}
+	network := api.NetworkConfig{DNS: api.NetworkDNS{Hostname: fmt.Sprintf("node%d", rand.IntN(10))}}
+	err = s.m.api.Network().Put(ctx, network, client.TryOptions{Within: within})
+	if s.check("a change of the network", err, http.StatusConflict) && err == nil {
+		s.writes.Add(1)
+	}
 }
 
 func (s *stress) confirm(ctx context.Context) {
 	s.check("a confirmation", s.m.api.Kernel().Confirm(ctx), http.StatusBadRequest)
+	s.check("a confirmation of the network", s.m.api.Network().Confirm(ctx), http.StatusBadRequest)
 	s.check("keys", s.m.api.KeysRetrieved(ctx))
 }
 
