@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -122,7 +121,6 @@ var changes = map[string][]string{
 // TestConvergence fails each effect of every change once, applies again and
 // expects the machine to match.
 func TestConvergence(t *testing.T) {
-	inMemory(t)
 	for name, configs := range changes {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -136,23 +134,13 @@ func TestConvergence(t *testing.T) {
 	}
 }
 
-// inMemory has machines made in memory where that can be had. Each change is flushed
-// to disk, and many are made here.
-func inMemory(t *testing.T) {
-	t.Helper()
-	if dir, err := os.MkdirTemp("/dev/shm", "incusos"); err == nil {
-		t.Cleanup(func() { _ = os.RemoveAll(dir) })
-		t.Setenv("TMPDIR", dir)
-	}
-}
-
 // converge goes through the changes with one effect cut, and returns how many
 // there were.
 func converge(t *testing.T, name string, configs []string, step int) (effects int) {
 	t.Helper()
 	b := newBench(t, nil)
 	looking := false
-	b.restart(faulty(b.Host, func(string, string) error {
+	b.restart(systest.Faulty(b.Host, func(string, string) error {
 		if looking {
 			return nil
 		}
@@ -185,7 +173,7 @@ func converge(t *testing.T, name string, configs []string, step int) (effects in
 
 func TestPlanChangesNothingAndSaysWhatApplyDoes(t *testing.T) {
 	b := newBench(t, nil)
-	host := faulty(b.Host, func(op, name string) error {
+	host := systest.Faulty(b.Host, func(op, name string) error {
 		if op == "run" && (name == "pvs" || name == "vgs") {
 			return nil // they only look
 		}
