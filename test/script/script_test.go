@@ -20,6 +20,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"os/exec"
@@ -37,6 +38,7 @@ import (
 const patience = 30 * time.Second
 
 func TestScripts(t *testing.T) {
+	lookAtSources(t)
 	bin := t.TempDir()
 	build := exec.CommandContext(t.Context(), "go", "build", "-race", "-o", bin, "../../cmd/...")
 	if out, err := build.CombinedOutput(); err != nil {
@@ -56,6 +58,18 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"ready": ready, "ask": ask, "send": send, "fetch": fetch, "put": put, "wait-gone": waitGone, "wait-match": waitMatch},
 	})
+}
+
+// lookAtSources has go test notice when what the programs are made of changes: it
+// does not know that they are built here, and would take an old result for the
+// new programs'.
+func lookAtSources(t *testing.T) {
+	t.Helper()
+	for _, dir := range []string{"../../api", "../../client", "../../cmd", "../../internal"} {
+		if err := filepath.WalkDir(dir, func(_ string, _ fs.DirEntry, err error) error { return err }); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // ready waits until the daemon says it is.
