@@ -58,6 +58,7 @@ type Source interface {
 // Options is what the operator and the medium say about applications.
 type Options struct {
 	Wanted   []string       // names; none is Incus alone
+	Also     []string       // names of those that are wanted if there is an image
 	Source   Source         // nil: ask Seed when an image is missing
 	Incus    *api.SeedIncus // nil: apply defaults
 	Progress func(name string, done, total uint64)

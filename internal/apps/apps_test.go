@@ -207,6 +207,29 @@ func TestImageIsChosen(t *testing.T) {
 	}
 }
 
+// TestAlsoWantedIfThereIsAnImage: a service of the seed needs an application that the
+// medium may not carry. Incus starts all the same.
+func TestAlsoWantedIfThereIsAnImage(t *testing.T) {
+	for name, images := range map[string]map[string][]byte{
+		"on the medium": {"incus": []byte("a"), "storage": []byte("b")},
+		"nowhere":       {"incus": []byte("a")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, nil)
+			w.options.Source, w.options.Also = source{images}, []string{"storage"}
+			must(t, w.start(t, w.rig.Host).Reconcile(t.Context()))
+			if got := len(w.sysext.Merged()); got != len(images) {
+				t.Errorf("%d images are merged, want %d", got, len(images))
+			}
+			w.options.Source, w.options.Also = nil, nil // the next boot, which has no seed
+			must(t, w.start(t, w.rig.Host).Reconcile(t.Context()))
+			if got := len(w.sysext.Merged()); got != len(images) {
+				t.Errorf("later %d images are merged, want %d", got, len(images))
+			}
+		})
+	}
+}
+
 func TestRefusedImages(t *testing.T) {
 	tests := map[string]struct {
 		prepare func(*world)

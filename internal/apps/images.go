@@ -131,6 +131,11 @@ func (a *Apps) wanted(active map[string]string) []string {
 		return list
 	}
 	all := slices.Concat(a.options.Wanted, slices.Collect(maps.Keys(active)))
+	for _, name := range a.options.Also {
+		if _, _, err := a.choose(name, active); err == nil {
+			all = append(all, name)
+		}
+	}
 	slices.Sort(all)
 	return slices.Compact(all)
 }
