@@ -24,9 +24,9 @@ const (
 // A kind is what there is to know about a service beforehand.
 type kind struct {
 	name     string
-	deb      string   // what brings its programs, for people
+	app      string   // the application that brings its programs
 	programs []string // that it cannot do without
-	absent   bool     // Debian has no package of it
+	absent   string   // what Debian has no package of; "" if it has all
 	optional bool     // left out of lists where its programs are not there
 }
 
@@ -59,14 +59,19 @@ func (i *instance[C]) listed() bool { return !i.optional || i.lacking() == nil }
 
 func (i *instance[C]) empty() any { return new(C) }
 
+// on reports whether the service is enabled, as far as anybody knows.
+func (i *instance[C]) on() bool { return i.damage != nil || i.manager.Config().On() }
+
+func (i *instance[C]) extension() string { return i.app }
+
 // lacking says what is missing to enable the service.
 func (i *instance[C]) lacking() error {
-	if i.absent {
-		return api.Errorf(api.Unsupported, "Debian has no package of %s, and this image is made of Debian's packages only; leave the service %s off", i.deb, i.name)
+	if i.absent != "" {
+		return api.Errorf(api.Unsupported, "Debian has no package of %s, and this image is made of Debian's packages only; leave the service %s off", i.absent, i.name)
 	}
 	for _, p := range i.programs {
 		if !i.machine.has(p) {
-			return api.Errorf(api.Unsupported, "this image has no %s: the program %s is not there; leave the service %s off, or use an image that has it", i.deb, p, i.name)
+			return api.Errorf(api.Unsupported, "the service %s needs the application %s, which has the program %s and is not installed; add it first, by `incus admin os application add %s`", i.name, i.app, p, i.app)
 		}
 	}
 	return nil
@@ -205,7 +210,7 @@ func (i *instance[C]) reset(ctx context.Context) error {
 	if i.damage != nil {
 		return i.damage
 	}
-	if i.absent {
+	if i.absent != "" {
 		return i.lacking()
 	}
 	if err := i.enter(ctx); err != nil {

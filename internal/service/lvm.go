@@ -20,9 +20,8 @@ type lvm struct {
 func newLVM(m machine) *lvm { return &lvm{machine: m} }
 
 const (
-	lvmLocal   = "/etc/lvm/lvmlocal.conf"
-	sanlockEnv = "/etc/default/sanlock"
-	locksKey   = "locks" // in the ledger: the volume groups whose locks were started
+	lvmLocal = "/etc/lvm/lvmlocal.conf"
+	locksKey = "locks" // in the ledger: the volume groups whose locks were started
 )
 
 // renderLVM returns the part of LVM's configuration that is this machine's. Block
@@ -37,7 +36,7 @@ func renderLVM(id int) string {
 
 func (s *lvm) steps(ctx context.Context, config api.ServiceLVMConfig, on bool) ([]step, error) {
 	base := setup{
-		key: "lvmlockd", owned: []string{lvmLocal, sanlockEnv}, forget: []string{locksKey},
+		key: "lvmlockd", owned: []string{lvmLocal}, forget: []string{locksKey},
 		units: []string{"wdmd.service", "sanlock.service", "lvmlockd.service"},
 		risk:  "shared volume groups cannot be changed meanwhile",
 	}
@@ -45,10 +44,9 @@ func (s *lvm) steps(ctx context.Context, config api.ServiceLVMConfig, on bool) (
 		down, err := s.lower(ctx, base)
 		return append(s.unlock(), down...), err
 	}
-	base.files = map[string]file{
-		lvmLocal: {content: renderLVM(config.SystemID), perm: 0o644},
-		// No log file of its own: the journal has what it says.
-		sanlockEnv: {content: "SANLOCKOPTS=\"-L -1\"\n", perm: 0o644},
+	base.files = map[string]file{lvmLocal: {content: renderLVM(config.SystemID), perm: 0o644}}
+	if !s.Files.Exists("/dev/watchdog") {
+		base.modules = []string{"softdog"}
 	}
 	up, err := s.raise(ctx, base)
 	if err != nil {

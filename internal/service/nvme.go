@@ -251,12 +251,16 @@ func pathOf(t api.ServiceNVMETarget) string {
 }
 
 func parsePathKey(key string) (t api.ServiceNVMETarget, ok bool) {
-	f := strings.Split(key, "|")
-	if len(f) != 5 {
+	f := strings.SplitN(key, "|", 4)
+	if len(f) != 4 {
 		return t, false
 	}
+	last := strings.LastIndexByte(f[3], '|') // the name may have some
 	port, err := strconv.Atoi(f[2])
-	return api.ServiceNVMETarget{Transport: f[0], Address: f[1], Port: port, NQN: f[3], HostAddress: f[4]}, err == nil
+	if err != nil || last < 0 {
+		return t, false
+	}
+	return api.ServiceNVMETarget{Transport: f[0], Address: f[1], Port: port, NQN: f[3][:last], HostAddress: f[3][last+1:]}, true
 }
 
 // controllersTo returns the controllers that are the connection to t.

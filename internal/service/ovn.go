@@ -22,7 +22,6 @@ func newOVN(m machine, cluster func() []string) *ovn { return &ovn{m, cluster} }
 const (
 	ovnDir  = "/run/ovn"
 	ovnUnit = "/run/systemd/system/ovn-controller.service"
-	ovsEnv  = "/etc/default/openvswitch-switch"
 	idsKey  = "external-ids" // in the ledger: what Open vSwitch was told
 )
 
@@ -41,6 +40,7 @@ func renderOVN(config api.ServiceOVNConfig) map[string]file {
 Description=OVN controller of this chassis
 Requires=ovs-vswitchd.service
 After=ovs-vswitchd.service
+Before=incus.service
 
 [Service]
 ExecStart=/usr/bin/ovn-controller unix:/run/openvswitch/db.sock --no-chdir -vconsole:off -vsyslog:info` + args + `
@@ -52,13 +52,14 @@ RuntimeDirectoryPreserve=yes
 }
 
 // renderIDs returns what Open vSwitch is told about a chassis (ovn-controller(8)).
-func renderIDs(config api.ServiceOVNConfig, hostname, tunnel string) []string {
+func renderIDs(config api.ServiceOVNConfig, chassis, hostname, tunnel string) []string {
 	ids := []string{
 		"hostname=" + quote(hostname),
 		"ovn-encap-ip=" + quote(tunnel),
 		"ovn-encap-type=" + quote(cmp.Or(config.TunnelProtocol, "geneve")),
 		"ovn-is-interconn=" + fmt.Sprint(config.ICChassis),
 		"ovn-remote=" + quote(config.Database),
+		"system-id=" + quote(chassis),
 	}
 	for i := range ids {
 		ids[i] = "external_ids:" + ids[i]
@@ -71,7 +72,10 @@ func renderIDs(config api.ServiceOVNConfig, hostname, tunnel string) []string {
 func quote(s string) string { return `"` + s + `"` }
 
 func (s *ovn) steps(ctx context.Context, config api.ServiceOVNConfig, on bool) ([]step, error) {
-	vswitch := setup{key: "vswitch", units: []string{"ovs-vswitchd.service"}, owned: []string{ovsEnv}, forget: []string{idsKey}, risk: "its bridges carry nothing meanwhile"}
+	vswitch := setup{
+		key: "vswitch", modules: []string{"openvswitch"}, units: []string{"ovsdb-server.service", "ovs-vswitchd.service"},
+		forget: []string{idsKey}, risk: "its bridges carry nothing meanwhile",
+	}
 	controller := setup{
 		key: "controller", units: []string{"ovn-controller.service"}, reload: true,
 		owned: []string{ovnUnit, ovnDir + "/client.key", ovnDir + "/client.crt", ovnDir + "/ca.crt"},
@@ -88,14 +92,17 @@ func (s *ovn) steps(ctx context.Context, config api.ServiceOVNConfig, on bool) (
 	if err != nil {
 		return nil, err
 	}
-	vswitch.files = map[string]file{ovsEnv: {content: "OVS_CTL_OPTS=\"--no-ovs-log\"\n", perm: 0o644, loose: true}}
+	chassis, err := s.identity("ovn")
+	if err != nil {
+		return nil, err
+	}
 	controller.files = renderOVN(config)
 	up, err := s.raise(ctx, vswitch)
 	if err != nil {
 		return nil, err
 	}
 	above, err := s.raise(ctx, controller)
-	tell := s.tell(renderIDs(config, s.attribute("/proc/sys/kernel/hostname"), tunnel), len(up) > 0)
+	tell := s.tell(renderIDs(config, asUUID(chassis), s.attribute("/proc/sys/kernel/hostname"), tunnel), len(up) > 0)
 	return slices.Concat(up, tell, above), err
 }
 

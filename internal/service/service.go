@@ -7,6 +7,9 @@
 //	ovn.go ceph.go                                  clients of a cluster
 //	absent.go                                       what Debian has no package of
 //
+// Their programs come with applications: extension images that image/ is the place
+// of and internal/apps merges. Here is only known which one a service needs.
+//
 // What they have in common is here:
 //
 //	service.go   the interface, and all services by their names
@@ -30,6 +33,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -72,6 +76,8 @@ type Services struct{ all []member }
 type member interface {
 	label() string
 	listed() bool
+	on() bool
+	extension() string
 	get() (any, error)
 	current() (any, error)
 	empty() any
@@ -83,20 +89,23 @@ type member interface {
 	seed(config any) error
 }
 
+// storage is the application that has the programs of most services.
+const storage = "storage"
+
 // New returns the services of host, in the order they start in.
 func New(host sys.Host, o Options) *Services {
 	m := func(name string) machine { return machine{host, name} }
 	return &Services{all: []member{
-		newInstance(host, o.Gate, kind{name: "ceph", deb: "ceph-common", programs: []string{"rbd"}, optional: true}, newCeph(m("ceph"))),
-		newInstance(host, o.Gate, kind{name: "iscsi", deb: "open-iscsi", programs: []string{"iscsiadm", "iscsid"}}, newISCSI(m("iscsi"))),
-		newInstance(host, o.Gate, kind{name: "linstor", deb: "LINSTOR satellite", absent: true, optional: true}, newAbsent[api.ServiceLinstorConfig](linstorDocument)),
-		newInstance(host, o.Gate, kind{name: "netbird", deb: "NetBird", absent: true}, newAbsent[api.ServiceNetbirdConfig](netbirdDocument)),
-		newInstance(host, o.Gate, kind{name: "nvme", deb: "nvme-cli", programs: []string{"nvme"}}, newNVME(m("nvme"))),
-		newInstance(host, o.Gate, kind{name: "multipath", deb: "multipath-tools", programs: []string{"multipath", "multipathd"}}, newMultipath(m("multipath"))),
-		newInstance(host, o.Gate, kind{name: "lvm", deb: "lvm2 with lvm2-lockd and sanlock", programs: []string{"vgs", "lvmlockd", "sanlock"}}, newLVM(m("lvm"))),
-		newInstance(host, o.Gate, kind{name: "ovn", deb: "ovn-host with openvswitch-switch", programs: []string{"ovs-vsctl", "ovn-controller"}}, newOVN(m("ovn"), o.Cluster)),
-		newInstance(host, o.Gate, kind{name: "tailscale", deb: "Tailscale", absent: true}, newAbsent[api.ServiceTailscaleConfig](tailscaleDocument)),
-		newInstance(host, o.Gate, kind{name: "usbip", deb: "usbip", programs: []string{"usbip"}}, newUSBIP(m("usbip"))),
+		newInstance(host, o.Gate, kind{name: "ceph", app: "incus-ceph", programs: []string{"rbd"}, optional: true}, newCeph(m("ceph"))),
+		newInstance(host, o.Gate, kind{name: "iscsi", app: storage, programs: []string{"iscsiadm", "iscsid"}}, newISCSI(m("iscsi"))),
+		newInstance(host, o.Gate, kind{name: "linstor", absent: "LINSTOR satellite", optional: true}, newAbsent[api.ServiceLinstorConfig](linstorDocument)),
+		newInstance(host, o.Gate, kind{name: "netbird", absent: "NetBird"}, newAbsent[api.ServiceNetbirdConfig](netbirdDocument)),
+		newInstance(host, o.Gate, kind{name: "nvme", app: storage, programs: []string{"nvme"}}, newNVME(m("nvme"))),
+		newInstance(host, o.Gate, kind{name: "multipath", app: storage, programs: []string{"multipath", "multipathd"}}, newMultipath(m("multipath"))),
+		newInstance(host, o.Gate, kind{name: "lvm", app: storage, programs: []string{"vgs", "lvmlockd", "sanlock"}}, newLVM(m("lvm"))),
+		newInstance(host, o.Gate, kind{name: "ovn", app: "ovn", programs: []string{"ovs-vsctl", "ovn-controller"}}, newOVN(m("ovn"), o.Cluster)),
+		newInstance(host, o.Gate, kind{name: "tailscale", absent: "Tailscale"}, newAbsent[api.ServiceTailscaleConfig](tailscaleDocument)),
+		newInstance(host, o.Gate, kind{name: "usbip", app: storage, programs: []string{"usbip"}}, newUSBIP(m("usbip"))),
 	}}
 }
 
@@ -104,10 +113,22 @@ func New(host sys.Host, o Options) *Services {
 func (s *Services) Name() string { return "services" }
 
 // Reconcile brings each service to its document. One that fails does not keep
-// the others from it.
+// the others from it. Those that are off come first and in reverse, so that one
+// that others rest on goes last.
 func (s *Services) Reconcile(ctx context.Context) error {
-	var errs []error
+	var order []member
+	for _, m := range slices.Backward(s.all) {
+		if !m.on() {
+			order = append(order, m)
+		}
+	}
 	for _, m := range s.all {
+		if m.on() {
+			order = append(order, m)
+		}
+	}
+	var errs []error
+	for _, m := range order {
 		if err := m.reconcile(ctx); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", m.label(), err))
 		}
@@ -125,6 +146,19 @@ func (s *Services) Seed(configs map[string]any) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// Applications returns the applications that have the programs of services which
+// configurations, by the names of services, enable.
+func (s *Services) Applications(configs map[string]any) []string {
+	var names []string
+	for _, m := range s.all {
+		c, ok := configs[m.label()].(interface{ On() bool })
+		if ok && c.On() && m.extension() != "" && !slices.Contains(names, m.extension()) {
+			names = append(names, m.extension())
+		}
+	}
+	return names
 }
 
 func (s *Services) find(name string) (member, error) {

@@ -226,7 +226,7 @@ func TestServicesThatAreNotThere(t *testing.T) {
 	b := newBench(t, func(m *systest.Machine) { m.Programs = nil })
 	for name, configs := range changes {
 		err := b.try(t, name, configs[0])
-		if e, ok := errors.AsType[*api.Error](err); !ok || e.Kind != api.Unsupported || !strings.Contains(e.Text, "this image has no ") {
+		if e, ok := errors.AsType[*api.Error](err); !ok || e.Kind != api.Unsupported || !strings.Contains(e.Text, "needs the application ") {
 			t.Errorf("%s: enabling = %v, want Unsupported", name, err)
 		}
 		must(t, b.try(t, name, off))
@@ -288,4 +288,51 @@ func TestSeedIsTakenOnce(t *testing.T) {
 	must(t, b.try(t, "usbip", off))
 	must(t, b.services.Seed(map[string]any{"usbip": b.decode(t, "usbip", usbipOn)}))
 	contains(t, "usbip", b.get(t, "usbip"), `"enabled":false`)
+}
+
+// TestStopsInReverse: a service that others rest on goes last, and comes first.
+func TestStopsInReverse(t *testing.T) {
+	b := newBench(t, nil)
+	all := map[string]string{"iscsi": iscsiOne, "multipath": multipaths, "lvm": lvmOn}
+	for _, name := range []string{"iscsi", "multipath", "lvm"} {
+		must(t, b.try(t, name, all[name]))
+	}
+	order := func(verb string) []string {
+		var units []string
+		b.restart(faulty(b.Host, func(op, name string) error {
+			if op == verb {
+				units = append(units, name)
+			}
+			return nil
+		}))
+		must(t, b.services.Reconcile(t.Context()))
+		return units
+	}
+	// As a restored backup does: the documents are others when the daemon starts.
+	write := func(configs map[string]string) {
+		for name, config := range configs {
+			must(t, b.Host.Files.WriteFile("/var/lib/incus-os/service-"+name+".json", []byte(`{"schema":1,"config":`+config+`}`), 0o600))
+		}
+	}
+	write(map[string]string{"iscsi": off, "multipath": off, "lvm": off})
+	want := []string{"lvmlockd.service", "sanlock.service", "wdmd.service", "multipathd.service", "iscsid.service"}
+	if got := order("stop"); !slices.Equal(got, want) {
+		t.Errorf("stopped %q, want %q", got, want)
+	}
+	write(all)
+	slices.Reverse(want)
+	if got := order("start"); !slices.Equal(got, want) {
+		t.Errorf("started %q, want %q", got, want)
+	}
+}
+
+func TestApplicationsThatServicesNeed(t *testing.T) {
+	b := newBench(t, nil)
+	got := b.services.Applications(map[string]any{
+		"iscsi": b.decode(t, "iscsi", iscsiOne), "nvme": b.decode(t, "nvme", nvmeOne), "ovn": b.decode(t, "ovn", off),
+		"tailscale": b.decode(t, "tailscale", `{"enabled":true}`),
+	})
+	if !slices.Equal(got, []string{"storage"}) {
+		t.Errorf("Applications() = %q, want storage alone", got)
+	}
 }
