@@ -45,6 +45,7 @@ the same commit, keys and packages give the same bytes.`,
 	}
 	builderFlags(cmd, b)
 	cmd.Flags().StringVar(&version, "version", "", "version to build, YYYYMMDDhhmm (default: time of the newest commit)")
+	cmd.Flags().StringSliceVar(&b.With, "with", nil, "also build the extension images `NAMES` (ovn, incus-ceph), which few machines need")
 	cmd.Flags().BoolVar(&b.Dev, "dev", false, "add a root shell on the console; never for release")
 	return cmd
 }

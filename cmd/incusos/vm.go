@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -111,7 +113,7 @@ func (v vmRun) options(cmd *cobra.Command) (vm.UpOptions, error) {
 			}
 			return media.Build(ctx, media.Options{Image: i.Disk, Output: file, Contents: media.Contents{
 				Seed:         seed,
-				Applications: []media.Application{{Name: "incus", Version: i.Version, File: i.Incus}},
+				Applications: carried(i),
 			}})
 		},
 		Progress: func(at time.Duration, text string) {
@@ -148,6 +150,17 @@ func (v vmRun) image(cmd *cobra.Command, b *image.Builder) (vm.Image, error) {
 	if err != nil {
 		return vm.Image{}, err
 	}
-	r, err := b.Build(cmd.Context(), "", epoch)
-	return vm.Image{Version: r.Version, Disk: r.Disk, Incus: r.Incus}, err
+	if _, err := b.Build(cmd.Context(), "", epoch); err != nil {
+		return vm.Image{}, err
+	}
+	return vm.FindImage(b.Output)
+}
+
+// carried are the applications that a medium carries: all that were built.
+func carried(i vm.Image) []media.Application {
+	all := []media.Application{{Name: "incus", Version: i.Version, File: i.Incus}}
+	for _, name := range slices.Sorted(maps.Keys(i.Others)) {
+		all = append(all, media.Application{Name: name, Version: i.Version, File: i.Others[name]})
+	}
+	return all
 }

@@ -18,6 +18,8 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/incusos/incusos/internal/sys"
@@ -26,23 +28,25 @@ import (
 // A Builder builds images from one checkout.
 type Builder struct {
 	Exec   sys.Runner
-	Source string // root of the checkout
-	Cache  string // directory that outlives checkouts; may be absent
-	Keys   string // directory of the trust root, see package keys
-	Output string // directory for the result
-	Mirror string // Debian mirror; "" takes the one this host uses
-	Arch   string // as Go says it; "" is this machine's
-	Dev    bool   // with a root shell; never for release
-	Log    *Log   // progress and the output of the tools; nil: neither
+	Source string   // root of the checkout
+	Cache  string   // directory that outlives checkouts; may be absent
+	Keys   string   // directory of the trust root, see package keys
+	Output string   // directory for the result
+	Mirror string   // Debian mirror; "" takes the one this host uses
+	Arch   string   // as Go says it; "" is this machine's
+	Dev    bool     // with a root shell; never for release
+	With   []string // extension images that are not made unless asked for
+	Log    *Log     // progress and the output of the tools; nil: neither
 }
 
 // A Result names what a build made, all in the Builder's Output directory.
 type Result struct {
-	Version  string // twelve digits, YYYYMMDDhhmm in UTC
-	Disk     string // whole disk, from which media are made
-	UKI      string // kernel, initrd and command line, signed
-	Incus    string // extension image of Incus
-	Manifest string // packages and versions in the base image, JSON
+	Version  string   // twelve digits, YYYYMMDDhhmm in UTC
+	Disk     string   // whole disk, from which media are made
+	UKI      string   // kernel, initrd and command line, signed
+	Incus    string   // extension image of Incus
+	Others   []string // further extension images, sorted
+	Manifest string   // packages and versions in the base image, JSON
 }
 
 // versionPattern is what an image version looks like on the wire and in names.
@@ -59,6 +63,9 @@ func (b *Builder) Build(ctx context.Context, version string, epoch time.Time) (R
 	}
 	a, err := archOf(b.Arch)
 	if err != nil {
+		return Result{}, err
+	}
+	if err := b.checkWith(); err != nil {
 		return Result{}, err
 	}
 	tools, err := b.Tools(ctx)
@@ -85,12 +92,29 @@ func (b *Builder) Build(ctx context.Context, version string, epoch time.Time) (R
 	return b.result(version)
 }
 
+// optional are the extension images that are made on request: each is of use to few
+// machines and costs every build a minute.
+func optional() []string { return []string{"incus-ceph", "ovn"} }
+
+func (b *Builder) checkWith() error {
+	for _, name := range b.With {
+		if !slices.Contains(optional(), name) {
+			return fmt.Errorf("there is no extension image %q that is made on request; want %s", name, strings.Join(optional(), " or "))
+		}
+	}
+	return nil
+}
+
 // clear removes what an earlier build left: partitions have their UUID in the
-// name, so that those of another build would lie beside the new ones.
+// name, so that those of another build would lie beside the new ones, and an image
+// that this build does not make would be taken for one of its own.
 func (b *Builder) clear() error {
 	old, err := filepath.Glob(filepath.Join(b.Output, "IncusOS_*"))
 	if err != nil {
 		return err
+	}
+	for _, name := range optional() {
+		old = append(old, filepath.Join(b.Output, name), filepath.Join(b.Output, name+".raw"), filepath.Join(b.Output, name+".manifest"))
 	}
 	for _, name := range append(old, filepath.Join(b.Output, "version")) {
 		if err := os.RemoveAll(name); err != nil {
@@ -123,7 +147,14 @@ func (b *Builder) result(version string) (Result, error) {
 		Incus:    filepath.Join(b.Output, "incus.raw"),
 		Manifest: filepath.Join(b.Output, "base.manifest"),
 	}
-	for _, name := range []string{r.Disk, r.UKI, r.Incus, r.Manifest} {
+	for _, name := range append([]string{"storage"}, optional()...) {
+		file := filepath.Join(b.Output, name+".raw")
+		if _, err := os.Stat(file); err == nil || name == "storage" || slices.Contains(b.With, name) {
+			r.Others = append(r.Others, file)
+		}
+	}
+	slices.Sort(r.Others)
+	for _, name := range append([]string{r.Disk, r.UKI, r.Incus, r.Manifest}, r.Others...) {
 		if _, err := os.Stat(name); err != nil {
 			return Result{}, fmt.Errorf("mkosi ended well but did not make %s", name)
 		}

@@ -47,7 +47,7 @@ func TestBuildRefusesAVersionThatIsNone(t *testing.T) {
 // outputs are what mkosi leaves, and the file that Build adds.
 func outputs() map[string]string {
 	base := "IncusOS_" + version
-	return map[string]string{base + ".raw": "", base + ".efi": "", "incus.raw": "", "base.manifest": "", "version": version + "\n"}
+	return map[string]string{base + ".raw": "", base + ".efi": "", "incus.raw": "", "storage.raw": "", "base.manifest": "", "version": version + "\n"}
 }
 
 func TestLatest(t *testing.T) {

@@ -113,6 +113,9 @@ func (b *Builder) mkosi(ctx context.Context, tools, work string, a arch, version
 	if b.Dev {
 		args = append(args, "--profile=dev")
 	}
+	for _, name := range b.With {
+		args = append(args, "--dependency="+name)
+	}
 	b.Log.Step("running mkosi (a first build takes ten minutes)")
 	return b.runMkosi(ctx, tools, args)
 }

@@ -20,9 +20,12 @@ func (r Result) Print(w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	for _, part := range []struct{ what, name string }{
-		{"disk image", r.Disk}, {"usr", usr}, {"UKI", r.UKI}, {"Incus extension", r.Incus},
-	} {
+	type part struct{ what, name string }
+	parts := []part{{"disk image", r.Disk}, {"usr", usr}, {"UKI", r.UKI}, {"Incus extension", r.Incus}}
+	for _, name := range r.Others {
+		parts = append(parts, part{"extension", name})
+	}
+	for _, part := range parts {
 		fi, err := os.Stat(part.name)
 		if err != nil {
 			return err
@@ -121,7 +124,7 @@ func (b *Builder) once(ctx context.Context, work string, epoch time.Time) (map[s
 		return nil, err
 	}
 	sums := make(map[string]string)
-	for _, name := range append(names, r.Incus) {
+	for _, name := range slices.Concat(names, []string{r.Incus}, r.Others) {
 		if sums[filepath.Base(name)], err = digest(name); err != nil {
 			return nil, err
 		}

@@ -139,7 +139,11 @@ func testSignatures(t *testing.T, b *built) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for what, partition := range map[string][]byte{"/usr": readFile(t, b.sig), "the application": b.incusSig} {
+	signed := map[string][]byte{"/usr": readFile(t, b.sig)}
+	for name, sig := range b.sigs {
+		signed["the extension "+name] = sig
+	}
+	for what, partition := range signed {
 		s := rootHash(t, partition)
 		if want := fmt.Sprintf("%x", sha256.Sum256(cert.Raw)); s.Fingerprint != want {
 			t.Errorf("%s is signed by %s, want %s", what, s.Fingerprint, want)

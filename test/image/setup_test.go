@@ -49,6 +49,9 @@ func TestImage(t *testing.T) {
 		"the TPM policy is for the initrd only": testPolicy,
 		"db signed all that starts":             testSignatures,
 		"a virtual machine finds its firmware":  testVirtualMachine,
+		"extensions bring /usr and no more":     testExtensions,
+		"services find what they call":          testServices,
+		"udev rules call what is there":         testUdevRules,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, b) })
 	}
@@ -61,10 +64,11 @@ type built struct {
 	sig       string            // file with the signature of its root hash
 	cert      string            // file with the db certificate in the image
 	base      tree              // the OS alone
-	merged    tree              // with all applications
+	merged    tree              // with Incus
+	others    map[string]tree   // the OS with one of the other extensions, by name
 	initrd    tree              // what runs before
 	sections  map[string][]byte // of the UKI
-	incusSig  []byte            // signature partition of the application
+	sigs      map[string][]byte // signature partitions of the extensions, by name
 	tools     string
 	dev       bool // it says that it is for developers
 	allowsDev bool // somebody said that this is known
@@ -72,7 +76,18 @@ type built struct {
 
 // trees are all that a machine ever runs from.
 func (b *built) trees() map[string]tree {
-	return map[string]tree{"the system": b.merged, "the initrd": b.initrd}
+	all := b.systems()
+	all["the initrd"] = b.initrd
+	return all
+}
+
+// systems are the trees of a machine that has started.
+func (b *built) systems() map[string]tree {
+	all := map[string]tree{"the system": b.merged}
+	for name, r := range b.others {
+		all["the system with "+name] = r
+	}
+	return all
 }
 
 func open(t *testing.T) *built {
@@ -119,12 +134,32 @@ func (b *built) extractSystem(t *testing.T, dir string) {
 	}
 	b.run(t, "/usr/bin/cp", "-a", b.base.path("usr/share/factory/etc"), b.base.path("etc"))
 
-	root, sig := ddi(t, b.Incus)
-	b.incusSig = sig
-	app := filepath.Join(dir, "incus")
-	b.run(t, "/usr/bin/fsck.erofs", "-d0", "--preserve-perms", "--no-preserve-owner", "--extract="+app, "--offset="+root, b.Incus)
-	b.run(t, "/usr/bin/cp", "-a", "--link", string(b.base), string(b.merged))
-	b.run(t, "/usr/bin/cp", "-a", "--link", app+"/.", string(b.merged))
+	b.sigs, b.others = make(map[string][]byte), make(map[string]tree)
+	b.extract(t, dir, b.Incus, b.merged)
+	for _, file := range b.Others {
+		name := extensionName(file)
+		b.others[name] = tree(filepath.Join(dir, "with-"+name))
+		b.extract(t, dir, file, b.others[name])
+	}
+}
+
+// extract makes a tree of the OS with an extension, which also lies beside it alone.
+func (b *built) extract(t *testing.T, dir, file string, to tree) {
+	t.Helper()
+	root, sig := ddi(t, file)
+	b.sigs[extensionName(file)] = sig
+	alone := filepath.Join(dir, extensionName(file))
+	b.run(t, "/usr/bin/fsck.erofs", "-d0", "--preserve-perms", "--no-preserve-owner", "--extract="+alone, "--offset="+root, file)
+	b.run(t, "/usr/bin/cp", "-a", "--link", string(b.base), string(to))
+	// What it has in place of a file of the OS is another file, not the same one changed.
+	b.run(t, "/usr/bin/cp", "-a", "--link", "--force", alone+"/.", string(to))
+}
+
+func extensionName(file string) string { return strings.TrimSuffix(filepath.Base(file), ".raw") }
+
+// alone is the tree of an extension without the OS.
+func (b *built) alone(name string) tree {
+	return tree(filepath.Join(filepath.Dir(string(b.base)), name))
 }
 
 func (b *built) extractInitrd(t *testing.T) {

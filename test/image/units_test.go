@@ -27,6 +27,11 @@ func testPresets(t *testing.T, b *built) {
 	if presets[0] != "usr/lib/systemd/system-preset/00-incus-os.preset" {
 		t.Fatalf("%s comes before our own preset", presets[0])
 	}
+	for name, r := range b.others {
+		if found := r.glob(t, "usr/lib/systemd/system-preset/*"); found[0] != presets[0] {
+			t.Errorf("with %s, %s comes before our own preset", name, found[0])
+		}
+	}
 	if found := b.merged.glob(t, "etc/systemd/system-preset/*"); len(found) > 0 {
 		t.Errorf("%q come before our own preset", found)
 	}
@@ -78,15 +83,17 @@ func testStarts(t *testing.T, b *built) {
 	if b.dev {
 		allowed = append(allowed, developers)
 	}
-	for _, root := range []string{"usr/lib/systemd/system", "etc/systemd/system"} {
-		for _, kind := range []string{"wants", "requires", "upholds"} {
-			for _, link := range b.merged.glob(t, root+"/*."+kind+"/*") {
-				unit := path.Base(link)
-				switch {
-				case !b.merged.has("usr/lib/systemd/system/"+unit) && !b.merged.has("etc/systemd/system/"+unit):
-					t.Errorf("%s would start a unit that is not there", link)
-				case !slices.Contains(allowed, unit):
-					t.Errorf("%s starts a unit that is in no list", link)
+	for what, r := range b.systems() {
+		for _, root := range []string{"usr/lib/systemd/system", "etc/systemd/system"} {
+			for _, kind := range []string{"wants", "requires", "upholds"} {
+				for _, link := range r.glob(t, root+"/*."+kind+"/*") {
+					unit := path.Base(link)
+					switch {
+					case !r.has("usr/lib/systemd/system/"+unit) && !r.has("etc/systemd/system/"+unit):
+						t.Errorf("%s: %s would start a unit that is not there", what, link)
+					case !slices.Contains(allowed, unit):
+						t.Errorf("%s: %s starts a unit that is in no list", what, link)
+					}
 				}
 			}
 		}
@@ -117,6 +124,12 @@ func testUnits(t *testing.T, b *built) {
 	ours := append(unitsOf(t, "mkosi.extra"), unitsOf(t, "mkosi.images/incus/mkosi.extra")...)
 	// To reload lxcfs is what would need the program; nobody does.
 	verify(b.merged, append(ours, "incus.socket", "lxcfs.service"), regexp.MustCompile(`lxcfs.service: Command /bin/kill is not executable`))
+	// Theirs come first in the order of starting, whether or not Incus is merged.
+	for name, r := range b.others {
+		if units := unitsOf(t, "mkosi.images/"+name+"/mkosi.extra"); len(units) > 0 {
+			verify(r, units, regexp.MustCompile(`incus.service`))
+		}
+	}
 	// It lies in the /usr that the initrd mounts.
 	verify(b.initrd, unitsOf(t, "mkosi.images/initrd/mkosi.extra"), regexp.MustCompile(`Command /sysusr/usr/bin/incus-osd is not executable`))
 }
@@ -126,7 +139,7 @@ func testUnits(t *testing.T, b *built) {
 func unitsOf(t *testing.T, dir string) []string {
 	t.Helper()
 	entries, err := os.ReadDir(filepath.Join("../../image", dir, "usr/lib/systemd/system"))
-	if err != nil {
+	if err != nil && !os.IsNotExist(err) {
 		t.Fatal(err)
 	}
 	var units []string
@@ -141,16 +154,18 @@ func unitsOf(t *testing.T, dir string) []string {
 // testUnitAccounts: a unit that names an account which is not there fails only
 // when it is started.
 func testUnitAccounts(t *testing.T, b *built) {
-	for kind, file := range map[string]string{"User": "passwd", "Group": "group", "SocketGroup": "group", "SocketUser": "passwd"} {
-		accounts := b.merged.table(t, "etc/"+file)
-		for _, unit := range b.merged.glob(t, "usr/lib/systemd/system/*.*") {
-			real, ok := b.merged.resolve(unit)
-			if info, err := os.Stat(b.merged.path(real)); !ok || err != nil || !info.Mode().IsRegular() {
-				continue // a directory beside a unit, or a link that masks one
-			}
-			for _, name := range b.merged.setting(t, path.Base(unit), kind) {
-				if _, ok := accounts[name]; !ok && !strings.Contains(name, "%") && !isNumber(name) && !b.dynamic(t, unit) && !b.sysuser(t, name) {
-					t.Errorf("%s has %s=%s, and there is no such account", unit, kind, name)
+	for what, r := range b.systems() {
+		for kind, file := range map[string]string{"User": "passwd", "Group": "group", "SocketGroup": "group", "SocketUser": "passwd"} {
+			accounts := r.table(t, "etc/"+file)
+			for _, unit := range r.glob(t, "usr/lib/systemd/system/*.*") {
+				real, ok := r.resolve(unit)
+				if info, err := os.Stat(r.path(real)); !ok || err != nil || !info.Mode().IsRegular() {
+					continue // a directory beside a unit, or a link that masks one
+				}
+				for _, name := range r.setting(t, path.Base(unit), kind) {
+					if _, ok := accounts[name]; !ok && !strings.Contains(name, "%") && !isNumber(name) && !r.dynamic(t, unit) && !r.sysuser(t, name) {
+						t.Errorf("%s: %s has %s=%s, and there is no such account", what, unit, kind, name)
+					}
 				}
 			}
 		}
@@ -159,16 +174,16 @@ func testUnitAccounts(t *testing.T, b *built) {
 
 func isNumber(s string) bool { return strings.Trim(s, "0123456789") == "" }
 
-func (b *built) dynamic(t *testing.T, unit string) bool {
+func (r tree) dynamic(t *testing.T, unit string) bool {
 	t.Helper()
-	return slices.Contains(b.merged.setting(t, path.Base(unit), "DynamicUser"), "yes")
+	return slices.Contains(r.setting(t, path.Base(unit), "DynamicUser"), "yes")
 }
 
 // sysuser reports whether systemd-sysusers makes an account at boot.
-func (b *built) sysuser(t *testing.T, name string) bool {
+func (r tree) sysuser(t *testing.T, name string) bool {
 	t.Helper()
-	return slices.ContainsFunc(b.merged.glob(t, "usr/lib/sysusers.d/*.conf"), func(file string) bool {
-		return regexp.MustCompile(`(?m)^[ug]!?\s+` + regexp.QuoteMeta(name) + `\s`).MatchString(b.merged.read(t, file))
+	return slices.ContainsFunc(r.glob(t, "usr/lib/sysusers.d/*.conf"), func(file string) bool {
+		return regexp.MustCompile(`(?m)^[ug]!?\s+` + regexp.QuoteMeta(name) + `\s`).MatchString(r.read(t, file))
 	})
 }
 

@@ -3,8 +3,10 @@
 package vm_test
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/incusos/incusos/internal/media"
@@ -27,9 +29,13 @@ func newMedium(t *testing.T, id vm.Identity, change func(seed string)) string {
 	if change != nil {
 		change(seed)
 	}
+	all := []media.Application{{Name: "incus", Version: i.Version, File: i.Incus}}
+	for _, name := range slices.Sorted(maps.Keys(i.Others)) {
+		all = append(all, media.Application{Name: name, Version: i.Version, File: i.Others[name]})
+	}
 	err = media.Build(t.Context(), media.Options{Image: i.Disk, Output: file, Contents: media.Contents{
 		Seed:         seed,
-		Applications: []media.Application{{Name: "incus", Version: i.Version, File: i.Incus}},
+		Applications: all,
 	}})
 	if err != nil {
 		t.Fatal(err)
