@@ -67,6 +67,9 @@ type Options struct {
 	// for a factory reset. Nil: there is none.
 	Seed func() (Source, *api.SeedIncus, error)
 
+	// Users returns who could not go on without an application; nil: nobody.
+	Users func(name string) []string
+
 	Gate    *change.Gate  // shared with all other documents; nil: one of its own
 	Changed func()        // told when a task has changed what is installed; may be nil
 	Pause   time.Duration // that the answer to a request has before Incus, which passes it on, is stopped; 0: a second
@@ -124,6 +127,9 @@ func New(host sys.Host, saved *store.Document[Saved], options Options) *Apps {
 	}
 	if options.Gate == nil {
 		options.Gate = change.NewGate(nil)
+	}
+	if options.Users == nil {
+		options.Users = func(string) []string { return nil }
 	}
 	if options.Changed == nil {
 		options.Changed = func() {}

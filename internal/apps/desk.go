@@ -150,6 +150,9 @@ func (d *Desk) Remove(ctx context.Context, name string) error {
 	if doc.State.IsPrimary {
 		return api.Errorf(api.Invalid, "application %q is what this machine is for and cannot be removed; a factory reset makes it as new", name)
 	}
+	if users := d.apps.options.Users(name); len(users) > 0 {
+		return api.Errorf(api.Conflict, "application %q is needed by %s; disable that first", name, strings.Join(users, ", "))
+	}
 	return d.start(ctx, removeKind, "remove application "+name, order{Name: name})
 }
 

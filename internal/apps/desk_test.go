@@ -141,6 +141,8 @@ func TestAddAndRemove(t *testing.T) {
 	if got := o.names(t); !slices.Equal(got, []string{"debug", "incus"}) {
 		t.Errorf("after a reboot %q are installed, want debug and incus", got)
 	}
+	w.options.Users = func(name string) []string { return []string{"the service " + name + "d", "others"} }
+	refuses(t, w.later(t).Remove(t.Context(), "debug"), api.Conflict, `"debug" is needed by the service debugd, others; disable that first`)
 	must(t, o.Remove(t.Context(), "debug"))
 	if got := o.names(t); !slices.Equal(got, []string{"incus"}) || w.sysext.Merged()["debug"] != "" {
 		t.Errorf("installed are %q, merged %v; want incus alone", got, w.sysext.Merged())

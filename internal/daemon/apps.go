@@ -9,16 +9,16 @@ import (
 	"github.com/incusos/incusos/internal/change"
 	"github.com/incusos/incusos/internal/console"
 	"github.com/incusos/incusos/internal/rest"
+	"github.com/incusos/incusos/internal/service"
 	"github.com/incusos/incusos/internal/sys"
 	"github.com/incusos/incusos/internal/task"
 )
 
 // newApps returns the applications of a machine. First reads the seed again, for
-// images and for a factory reset. Also are the applications that services of the seed
-// need.
-func newApps(m sys.Host, doc document[apps.Saved], seed First, also []string, first func() (First, error), screen *console.Console, gate *change.Gate, wake chan struct{}) *apps.Apps {
+// images and for a factory reset. Services say what they need.
+func newApps(m sys.Host, doc document[apps.Saved], seed First, services *service.Services, first func() (First, error), screen *console.Console, gate *change.Gate, wake chan struct{}) *apps.Apps {
 	return apps.New(m, doc.saved, apps.Options{
-		Wanted: seed.Applications, Also: also, Source: seed.Images, Incus: seed.Incus,
+		Wanted: seed.Applications, Also: services.Applications(seed.Services), Users: services.Users, Source: seed.Images, Incus: seed.Incus,
 		Progress: func(name string, done, total uint64) { screen.Progress("installing "+name, done, total) },
 		Seed: func() (apps.Source, *api.SeedIncus, error) {
 			again, err := first()

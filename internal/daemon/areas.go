@@ -54,7 +54,7 @@ func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Opti
 	seals := seal.New(m, func() bool { return securityDoc.get().RecoveryKeys })
 	stores := storage.New(m)
 	services := wireServices(m, gate, networks.network, seed, &seedErr)
-	applications := newApps(m, appsDoc, seed, services.Applications(seed.Services), first, screen, gate, wake)
+	applications := newApps(m, appsDoc, seed, services, first, screen, gate, wake)
 	seedling := newSeedArea(m, seedErr, func() bool { return appsDoc.get().Initialized })
 	tasks, taskArea := newTasks(m, screen, appKinds(appsDoc, applications))
 	return Options{

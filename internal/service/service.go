@@ -161,6 +161,17 @@ func (s *Services) Applications(configs map[string]any) []string {
 	return names
 }
 
+// Users returns the services that are enabled and need an application, in words.
+func (s *Services) Users(application string) []string {
+	var users []string
+	for _, m := range s.all {
+		if m.extension() == application && m.on() {
+			users = append(users, "the service "+m.label())
+		}
+	}
+	return users
+}
+
 func (s *Services) find(name string) (member, error) {
 	for _, m := range s.all {
 		if m.label() == name {

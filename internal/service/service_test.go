@@ -335,4 +335,12 @@ func TestApplicationsThatServicesNeed(t *testing.T) {
 	if !slices.Equal(got, []string{"storage"}) {
 		t.Errorf("Applications() = %q, want storage alone", got)
 	}
+	must(t, b.try(t, "iscsi", iscsiOne))
+	must(t, b.try(t, "usbip", usbipOn))
+	if got := b.services.Users("storage"); !slices.Equal(got, []string{"the service iscsi", "the service usbip"}) {
+		t.Errorf("Users() = %q, want those that are enabled", got)
+	}
+	if got := b.services.Users("ovn"); len(got) > 0 {
+		t.Errorf("Users() = %q of what nobody uses", got)
+	}
 }
