@@ -15,6 +15,7 @@ import (
 	"github.com/incusos/incusos/internal/vm"
 	"github.com/incusos/incusos/test/vm/incus"
 	"github.com/incusos/incusos/test/vm/iscsi"
+	"github.com/incusos/incusos/test/vm/usbip"
 )
 
 // The disk that services attach: by iSCSI on two paths, which are joined to one
@@ -34,8 +35,12 @@ func attached(t *testing.T, m *vm.Machine, id vm.Identity) {
 	if err := target.Open(1<<30, 2); err != nil {
 		t.Fatal(err)
 	}
+	stick := &usbip.Device{BusID: "1-1", Vendor: 0x1d6b, Product: 0x0104}
+	if err := stick.Open(); err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() {
-		if err := target.Close(); err != nil {
+		if err := errors.Join(target.Close(), stick.Close()); err != nil {
 			t.Error(err)
 		}
 	})
@@ -64,6 +69,9 @@ func attached(t *testing.T, m *vm.Machine, id vm.Identity) {
 	}
 	s.holds()
 	s.detach()
+	if n := stick.Attached(); n != 2 {
+		t.Errorf("the USB device was attached %d times, want once before the restart and once after it", n)
+	}
 }
 
 // A san is a machine and what it attaches.
@@ -170,11 +178,13 @@ func (s san) others() {
 	if err == nil || !strings.Contains(err.Error(), "refused") {
 		s.t.Errorf("connecting to nobody answers %v, want that the connection was refused", err)
 	}
-	s.set("usbip", map[string]any{"enabled": true})
-	device := map[string]any{"address": gateway, "bus_id": "1-1"}
-	if err := s.put("usbip", map[string]any{"enabled": true, "targets": []any{device}}); err == nil || !strings.Contains(err.Error(), "attaching 1-1 of "+gateway) {
+	usb := func(busID string) any {
+		return map[string]any{"enabled": true, "targets": []any{map[string]any{"address": gateway, "bus_id": busID}}}
+	}
+	if err := s.put("usbip", usb("1-2")); err == nil || !strings.Contains(err.Error(), "attaching 1-2 of "+gateway) {
 		s.t.Errorf("attaching nothing answers %v", err)
 	}
+	s.set("usbip", usb("1-1"))
 	if slices.Contains(s.carried(), "ovn") {
 		s.install("ovn")
 		s.set("ovn", map[string]any{"enabled": true, "database": "tcp:" + gateway + ":6642", "tunnel_address": guest})
@@ -200,7 +210,7 @@ func (s san) holds() {
 	s.t.Helper()
 	ctx := within(s.t, s.r, 2*time.Minute)
 	began := time.Now()
-	for what, check := range map[string]func(context.Context) error{"sessions": s.loggedIn, "paths": s.joined, "services": s.well, "the pool": s.used} {
+	for what, check := range map[string]func(context.Context) error{"sessions": s.loggedIn, "paths": s.joined, "the USB device": s.plugged, "services": s.well, "the pool": s.used} {
 		if err := retry(ctx, func() error { return check(ctx) }); err != nil {
 			s.t.Fatalf("%s: %v", what, err)
 		}
@@ -245,6 +255,15 @@ func (s san) joined(ctx context.Context) error {
 	return errors.Join(fmt.Errorf("multipath is %+v, want two paths", doc.State), s.put("multipath", doc.Config))
 }
 
+func (s san) plugged(ctx context.Context) error {
+	var doc api.ServiceUSBIP
+	err := s.c.Get(ctx, "/os/1.0/services/usbip", &doc)
+	if err == nil && (len(doc.State.Attached) != 1 || doc.State.Attached[0].BusID != "1-1") {
+		err = fmt.Errorf("usbip is %+v, want one device", doc.State)
+	}
+	return err
+}
+
 func (s san) well(ctx context.Context) error {
 	for _, name := range []string{"iscsi", "multipath", "lvm", "nvme", "usbip", "ovn"} {
 		var doc struct {
@@ -287,7 +306,7 @@ func (s san) detach() {
 			s.t.Fatal(err)
 		}
 	}
-	for _, name := range []string{"lvm", "multipath", "iscsi"} {
+	for _, name := range []string{"lvm", "multipath", "iscsi", "usbip"} {
 		s.set(name, map[string]any{"enabled": false})
 	}
 	var doc api.ServiceISCSI
