@@ -30,7 +30,7 @@ const layers = `
 	internal/seed internal/install internal/rest internal/console internal/metrics
 	internal/daemon internal/early internal/provision internal/publish internal/media internal/vm internal/keys internal/image internal/osctl
 	cmd/*
-	test/vm/incus test/vm/iscsi test/vm/usbip test/debian
+	test/vm/incus test/vm/iscsi test/vm/nvme test/vm/usbip test/debian
 	doc doc/* test/* bench bench/*
 `
 

@@ -15,6 +15,7 @@ import (
 	"github.com/incusos/incusos/internal/vm"
 	"github.com/incusos/incusos/test/vm/incus"
 	"github.com/incusos/incusos/test/vm/iscsi"
+	"github.com/incusos/incusos/test/vm/nvme"
 	"github.com/incusos/incusos/test/vm/usbip"
 )
 
@@ -24,6 +25,7 @@ const (
 	targetName = "iqn.2026-01.org.example:disk"
 	diskWWN    = 0x5000000000000a11
 	joinedID   = "35000000000000a11"
+	driveNQN   = "nqn.2026-01.org.example:drive"
 	gateway    = "10.0.2.2"  // of QEMU's user network; it leads to this host
 	guest      = "10.0.2.15" // the machine's own
 )
@@ -35,12 +37,16 @@ func attached(t *testing.T, m *vm.Machine, id vm.Identity) {
 	if err := target.Open(1<<30, 2); err != nil {
 		t.Fatal(err)
 	}
+	drive := &nvme.Subsystem{NQN: driveNQN, Serial: "drive-1"}
+	if err := drive.Open(64 << 20); err != nil {
+		t.Fatal(err)
+	}
 	stick := &usbip.Device{BusID: "1-1", Vendor: 0x1d6b, Product: 0x0104}
 	if err := stick.Open(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := errors.Join(target.Close(), stick.Close()); err != nil {
+		if err := errors.Join(target.Close(), drive.Close(), stick.Close()); err != nil {
 			t.Error(err)
 		}
 	})
@@ -48,7 +54,7 @@ func attached(t *testing.T, m *vm.Machine, id vm.Identity) {
 	if _, err := r.Ready(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	s := san{t, r, incus.New(fmt.Sprintf("https://127.0.0.1:%d", r.Port), id.TLS()), target}
+	s := san{t, r, incus.New(fmt.Sprintf("https://127.0.0.1:%d", r.Port), id.TLS()), target, drive}
 	trusted(t, r, s.c)
 
 	s.refuses("nvme", `needs the application storage`)
@@ -59,6 +65,7 @@ func attached(t *testing.T, m *vm.Machine, id vm.Identity) {
 	s.holds()
 
 	target.Cut()
+	drive.Cut()
 	s.holds()
 
 	if err := s.c.Post(within(t, r, time.Minute), "/os/1.0/system/:reboot", nil, nil); err != nil {
@@ -69,6 +76,9 @@ func attached(t *testing.T, m *vm.Machine, id vm.Identity) {
 	}
 	s.holds()
 	s.detach()
+	if hosts := drive.Hosts(); len(hosts) != 1 {
+		t.Errorf("the machine called itself %q, want one name", hosts)
+	}
 	if n := stick.Attached(); n != 2 {
 		t.Errorf("the USB device was attached %d times, want once before the restart and once after it", n)
 	}
@@ -80,6 +90,7 @@ type san struct {
 	r      *vm.Running
 	c      *incus.Client
 	target *iscsi.Target
+	drive  *nvme.Subsystem
 }
 
 func (s san) ctx() context.Context { return within(s.t, s.r, time.Minute) }
@@ -164,20 +175,17 @@ func (s san) pool() {
 	}
 }
 
-// others are services whose other side is not there: that they start is what can be
-// seen here, and that they say why they cannot do more.
+// others are the services that Incus has no use for here. Of OVN there is no other
+// side, so that it starts is all that can be seen.
 func (s san) others() {
 	s.t.Helper()
-	s.set("nvme", map[string]any{"enabled": true})
-	var nvme api.ServiceNVME
-	if err := s.c.Get(s.ctx(), "/os/1.0/services/nvme", &nvme); err != nil || !strings.HasPrefix(nvme.State.HostNQN, "nqn.2014-08.org.nvmexpress:uuid:") {
-		s.t.Errorf("nvme is %+v, %v; want a name of this machine", nvme.State, err)
+	at := func(port int) any {
+		return map[string]any{"enabled": true, "targets": []any{map[string]any{"transport": "tcp", "address": gateway, "port": port, "nqn": driveNQN}}}
 	}
-	nobody := map[string]any{"transport": "tcp", "address": gateway, "port": 1, "nqn": "nqn.2026-01.org.example:nobody"}
-	err := s.put("nvme", map[string]any{"enabled": true, "targets": []any{nobody}})
-	if err == nil || !strings.Contains(err.Error(), "refused") {
-		s.t.Errorf("connecting to nobody answers %v, want that the connection was refused", err)
+	if err := s.put("nvme", at(1)); err == nil || !strings.Contains(err.Error(), "connecting to "+driveNQN) {
+		s.t.Errorf("connecting to nobody answers %v", err)
 	}
+	s.set("nvme", at(s.drive.Port()))
 	usb := func(busID string) any {
 		return map[string]any{"enabled": true, "targets": []any{map[string]any{"address": gateway, "bus_id": busID}}}
 	}
@@ -210,7 +218,7 @@ func (s san) holds() {
 	s.t.Helper()
 	ctx := within(s.t, s.r, 2*time.Minute)
 	began := time.Now()
-	for what, check := range map[string]func(context.Context) error{"sessions": s.loggedIn, "paths": s.joined, "the USB device": s.plugged, "services": s.well, "the pool": s.used} {
+	for what, check := range map[string]func(context.Context) error{"sessions": s.loggedIn, "paths": s.joined, "the USB device": s.plugged, "the drive": s.connected, "services": s.well, "the pool": s.used} {
 		if err := retry(ctx, func() error { return check(ctx) }); err != nil {
 			s.t.Fatalf("%s: %v", what, err)
 		}
@@ -264,6 +272,21 @@ func (s san) plugged(ctx context.Context) error {
 	return err
 }
 
+func (s san) connected(ctx context.Context) error {
+	var doc api.ServiceNVME
+	if err := s.c.Get(ctx, "/os/1.0/services/nvme", &doc); err != nil {
+		return err
+	}
+	for _, sub := range doc.State.Subsystems {
+		for _, c := range sub.Controllers {
+			if sub.NQN == driveNQN && c.State == "live" && len(c.Namespaces) == 1 {
+				return nil
+			}
+		}
+	}
+	return fmt.Errorf("nvme is %+v, want a controller with a drive", doc.State)
+}
+
 func (s san) well(ctx context.Context) error {
 	for _, name := range []string{"iscsi", "multipath", "lvm", "nvme", "usbip", "ovn"} {
 		var doc struct {
@@ -306,7 +329,7 @@ func (s san) detach() {
 			s.t.Fatal(err)
 		}
 	}
-	for _, name := range []string{"lvm", "multipath", "iscsi", "usbip"} {
+	for _, name := range []string{"lvm", "multipath", "iscsi", "usbip", "nvme"} {
 		s.set(name, map[string]any{"enabled": false})
 	}
 	var doc api.ServiceISCSI
