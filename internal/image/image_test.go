@@ -2,6 +2,7 @@ package image
 
 import (
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -61,6 +62,33 @@ func TestLatest(t *testing.T) {
 	}
 }
 
+func TestLatestHasWhatWasMadeOnRequest(t *testing.T) {
+	dir := t.TempDir()
+	files := outputs()
+	files["ovn.raw"], files["notes.raw"] = "", ""
+	for name, text := range files {
+		put(t, filepath.Join(dir, name), text)
+	}
+	r, err := Latest(dir)
+	if want := []string{filepath.Join(dir, "ovn.raw"), filepath.Join(dir, "storage.raw")}; err != nil || !slices.Equal(r.Others, want) {
+		t.Errorf("Latest() has the extensions %q, %v; want %q", r.Others, err, want)
+	}
+	// A build that is not asked for it leaves none of an earlier one.
+	if err := (&Builder{Output: dir}).clear(); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := filepath.Glob(filepath.Join(dir, "ovn*")); err != nil || len(left) > 0 {
+		t.Errorf("%q is left of an earlier build, %v", left, err)
+	}
+}
+
+func TestBuildRefusesAnExtensionThatIsNone(t *testing.T) {
+	_, err := (&Builder{With: []string{"ovn", "ceph"}}).Build(t.Context(), version, time.Time{})
+	if err == nil || !strings.Contains(err.Error(), `no extension image "ceph" that is made on request; want incus-ceph or ovn`) {
+		t.Errorf("Build() = %v, want what there is", err)
+	}
+}
+
 func TestLatestRefuses(t *testing.T) {
 	tests := map[string]struct {
 		spoil func(files map[string]string)
@@ -69,6 +97,7 @@ func TestLatestRefuses(t *testing.T) {
 		"nothing was built":     {func(f map[string]string) { delete(f, "version") }, "build one with `make image`"},
 		"a version that is cut": {func(f map[string]string) { f["version"] = "2026" }, `holds "2026", not a version; build again with`},
 		"a version with more":   {func(f map[string]string) { f["version"] = version + "/../x" }, "not a version"},
+		"storage is missing":    {func(f map[string]string) { delete(f, "storage.raw") }, "storage.raw"},
 		"an image is missing":   {func(f map[string]string) { delete(f, "incus.raw") }, "did not make"},
 		"the disk is missing":   {func(f map[string]string) { delete(f, "IncusOS_"+version+".raw") }, "IncusOS_" + version + ".raw"},
 	}

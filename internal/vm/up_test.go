@@ -119,12 +119,15 @@ func TestFindImageTakesTheNewest(t *testing.T) {
 	if _, err := FindImage(dir); err == nil || !strings.Contains(err.Error(), "make image") {
 		t.Errorf("FindImage() = %v in an empty directory, want it to say how to make one", err)
 	}
-	for _, name := range []string{"IncusOS_202601010000.raw", "IncusOS_202611231200.raw", "IncusOS_202611231200.usr-x86-64.raw", "incus.raw"} {
+	for _, name := range []string{"IncusOS_202601010000.raw", "IncusOS_202611231200.raw", "IncusOS_202611231200.usr-x86-64.raw", "incus.raw", "storage.raw", "base.manifest"} {
 		write(t, filepath.Join(dir, name), "")
 	}
 	i, err := FindImage(dir)
 	if err != nil || i.Version != "202611231200" || i.Disk != filepath.Join(dir, "IncusOS_202611231200.raw") {
 		t.Errorf("FindImage() = %+v, %v, want version 202611231200", i, err)
+	}
+	if len(i.Others) != 1 || i.Others["storage"] != filepath.Join(dir, "storage.raw") {
+		t.Errorf("the other extensions are %v, want storage alone", i.Others)
 	}
 }
 
