@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/incusos/incusos/internal/sys"
 )
 
 // testExtensions: what is not below /usr is not merged, and what a package made when
@@ -80,6 +82,24 @@ func testServices(t *testing.T, b *built) {
 				t.Errorf("%s: there is no module %s", name, module)
 			}
 		}
+	}
+}
+
+// testCeph runs the one program that is not a file alone: without a library or a
+// module it says nothing before it is called on a machine.
+func testCeph(t *testing.T, b *built) {
+	r, ok := b.others["incus-ceph"]
+	if !ok {
+		t.Log("this build was not asked for incus-ceph")
+		return
+	}
+	libraries := r.path("usr/lib/x86_64-linux-gnu")
+	c := sys.Command(r.path("usr/lib64/ld-linux-x86-64.so.2"), "--library-path", libraries+":"+libraries+"/ceph",
+		r.path(r.glob(t, "usr/bin/python3.*")[0]), r.path("usr/bin/ceph"), "--version")
+	c.Env = []string{"PYTHONHOME=" + r.path("usr"), "PYTHONPATH=" + r.path("usr/lib/python3/dist-packages"), "PYTHONDONTWRITEBYTECODE=1"}
+	out, err := sys.Real().Exec.Run(t.Context(), c)
+	if err != nil || !strings.HasPrefix(string(out), "ceph version ") {
+		t.Errorf("ceph --version prints %q, %v", out, err)
 	}
 }
 

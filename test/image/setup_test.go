@@ -52,6 +52,7 @@ func TestImage(t *testing.T) {
 		"extensions bring /usr and no more":     testExtensions,
 		"services find what they call":          testServices,
 		"udev rules call what is there":         testUdevRules,
+		"the client of Ceph starts":             testCeph,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, b) })
 	}
