@@ -299,7 +299,7 @@ func TestStopsInReverse(t *testing.T) {
 	}
 	order := func(verb string) []string {
 		var units []string
-		b.restart(faulty(b.Host, func(op, name string) error {
+		b.restart(systest.Faulty(b.Host, func(op, name string) error {
 			if op == verb {
 				units = append(units, name)
 			}
