@@ -4,6 +4,7 @@
 //	images.go   which image is active, and merging it    (systemd-sysext)
 //	incus.go    the REST API of Incus, as far as needed
 //	preseed.go  what Incus is set up with                (pure)
+//	firststart.go  what is left of a first start that was cut
 //	setup.go    setting it up, once, and going on where that was cut
 //	config.go   what the operator wants of an application
 //	desk.go     requests: what cannot be is refused, the rest becomes a task
@@ -78,6 +79,7 @@ type Options struct {
 // Saved is the document applications.json: what the operator wants, and how far
 // things have come.
 type Saved struct {
+	Answered    bool              `json:"answered,omitempty"`  // Incus has come up once on what it keeps
 	Initialized bool              `json:"initialized"`         // Incus was set up; never again
 	Version     string            `json:"version,omitempty"`   // image that was set up
 	Preseeded   []string          `json:"preseeded,omitempty"` // sections of the preseed that are done
@@ -104,6 +106,7 @@ type Apps struct {
 	options Options
 
 	turn   chan struct{} // full while the machine is brought to something
+	looked bool          // whether Incus was cut in its first start; for who has the turn
 	saving sync.Mutex    // held while saved changes
 
 	mu       sync.Mutex // guards what follows; never held while waiting
@@ -183,6 +186,9 @@ func (a *Apps) leave() { <-a.turn }
 
 // apply is Apply for one who has entered.
 func (a *Apps) apply(ctx context.Context) error {
+	if err := a.clearCutStart(ctx); err != nil {
+		return err
+	}
 	p, err := a.Plan(ctx)
 	if err != nil {
 		return err
@@ -209,6 +215,9 @@ func (a *Apps) startIncus(ctx context.Context) error {
 	}
 	version, err := dial(a.host.Files).version(ctx, answerTime)
 	if err != nil {
+		return err
+	}
+	if err := a.answered(); err != nil {
 		return err
 	}
 	a.mu.Lock()

@@ -67,7 +67,7 @@ func (a *Apps) wipeOut(ctx context.Context, p *task.Progress) error {
 		return errors.Join(err, a.apply(context.WithoutCancel(ctx)))
 	}
 	err := a.update(func(s *Saved) {
-		s.Initialized, s.Preseeded, s.Version = false, nil, ""
+		s.Answered, s.Initialized, s.Preseeded, s.Version = false, false, nil, ""
 		delete(s.Populated, incusName) // directories are made again
 		delete(s.Restored, incusName)
 	})
