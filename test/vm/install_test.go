@@ -42,6 +42,7 @@ func TestInstalledMachine(t *testing.T) {
 	t.Run("its storage is what it should be", func(t *testing.T) { stored(t, r, c) })
 	t.Run("a container runs and survives a restart", func(t *testing.T) { container(t, r, c) })
 	t.Run("a virtual machine comes as far as its firmware", func(t *testing.T) { virtualMachine(t, r, c) })
+	t.Run("Debian's incus client looks at it and changes it", func(t *testing.T) { debianClient(t, r, id) })
 	key := recoveryKey(t, r, c)
 	if err := r.PowerOff(t.Context(), 20*time.Second); err != nil {
 		t.Fatal(err)
