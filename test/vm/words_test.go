@@ -15,6 +15,7 @@ var says = struct {
 	askKey, noKVM                       *regexp.Regexp
 	reachable, byRecoveryKey            *regexp.Regexp
 	starting, firstStart                *regexp.Regexp
+	copying, copied                     *regexp.Regexp
 }{
 	enrolled: regexp.MustCompile(`Secure Boot keys successfully enrolled`),
 	ready:    regexp.MustCompile(`is ready: https://`),
@@ -34,6 +35,9 @@ var says = struct {
 
 	starting:   regexp.MustCompile(`incus-os: starting: `),
 	firstStart: regexp.MustCompile(`first start: making the encrypted root partition`),
+
+	copying: regexp.MustCompile(`incus-os: installing incus\b`),
+	copied:  regexp.MustCompile(`incus-os: installing incus.*100`),
 
 	noKVM: regexp.MustCompile(`KVM`),
 }
