@@ -19,8 +19,8 @@ import (
 // debianClient has Debian's own `incus` look at a machine and change it, as three
 // people: one whom Incus trusts, one whom it trusts with a project, and one whom it
 // does not know. What each command of it prints is test/client's to say in full.
-func debianClient(t *testing.T, r *vm.Running, id vm.Identity) {
-	operator := debian.Client{Tree: openTree(t), Dir: t.TempDir(), Conf: id.Dir}
+func debianClient(t *testing.T, r *vm.Running, tree debian.Tree, id vm.Identity) {
+	operator := debian.Client{Tree: tree, Dir: t.TempDir(), Conf: id.Dir}
 	ctx := within(t, r, 2*time.Minute)
 	if err := operator.Join(ctx, fmt.Sprintf("https://127.0.0.1:%d", r.Port)); err != nil {
 		t.Fatal(err)
@@ -82,7 +82,7 @@ func realReads() []debian.Step {
 		{Do: "debug processes", Out: `/incus-osd`},
 		{Do: "debug report", Out: `│ incusos_pool_online +│ local +│`},
 		{Do: "debug secureboot event-log", Out: `^event_log:$`},
-		{Do: "service list -f csv", Out: `(?s)\Aceph\niscsi\n.*\nusbip\n\z`},
+		{Do: "service list -f csv", Out: `(?s)\Aiscsi\nlvm\n.*\nusbip\n\z`},
 		{Do: "service show iscsi", Out: `^  enabled: false$`},
 		{Do: "system fallback-listener show", Out: `^  active: false$`},
 		{Do: "system kernel show", Out: `^config: \{\}$`},
@@ -94,7 +94,7 @@ func realReads() []debian.Step {
 		{Do: "system resources info", Out: `^System:$`},
 		{Do: "system security show", Out: `(?s)^  secure_boot_enabled: true$.*^  tpm_status: ok$`},
 		{Do: "system storage show", Out: `(?s)^config:$.*^      name: local$.*^state:$`},
-		{Do: "system storage info", Out: `│ /dev/disk/by-id/virtio-disk │ .*│ local │ zfs-raid0 │ ONLINE │ available `},
+		{Do: "system storage info", Out: `(?s)│ /dev/disk/by-id/virtio-disk │ .*│ local │ zfs-raid0 │ ONLINE │ available `},
 		{Do: "system backup machine.tar.gz"},
 	}
 }

@@ -19,6 +19,7 @@ import (
 // TestInstalledMachine installs a machine once and lets every scenario that
 // needs an installed one use it, or spoil a clone of it.
 func TestInstalledMachine(t *testing.T) {
+	tree := openTree(t) // before a machine waits for it
 	id := newIdentity(t)
 	m := newMachine(t)
 	r := start(t, m, vm.Boot{Medium: newMedium(t, id, nil)})
@@ -42,7 +43,7 @@ func TestInstalledMachine(t *testing.T) {
 	t.Run("its storage is what it should be", func(t *testing.T) { stored(t, r, c) })
 	t.Run("a container runs and survives a restart", func(t *testing.T) { container(t, r, c) })
 	t.Run("a virtual machine comes as far as its firmware", func(t *testing.T) { virtualMachine(t, r, c) })
-	t.Run("Debian's incus client looks at it and changes it", func(t *testing.T) { debianClient(t, r, id) })
+	t.Run("Debian's incus client looks at it and changes it", func(t *testing.T) { debianClient(t, r, tree, id) })
 	key := recoveryKey(t, r, c)
 	if err := r.PowerOff(t.Context(), 20*time.Second); err != nil {
 		t.Fatal(err)
