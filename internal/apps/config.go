@@ -119,6 +119,7 @@ func (t configTarget) check(c api.ApplicationConfig) error {
 type lxcfsState struct {
 	want, file string
 	stamp      lxcfsStamped
+	stamped    bool // stamp is from a file
 	active     bool // it runs
 	busy       bool // containers use it
 }
@@ -155,10 +156,13 @@ func (a *Apps) lxcfs(ctx context.Context, c api.ApplicationConfig) (lxcfsState, 
 	if err != nil {
 		return s, err
 	}
-	if len(stamp) > 0 {
-		if err := json.Unmarshal(stamp, &s.stamp); err != nil {
-			return s, fmt.Errorf("reading %s: %w", lxcfsStamp, err)
-		}
+	if s.stamped = len(stamp) > 0; s.stamped {
+		err = json.Unmarshal(stamp, &s.stamp)
+	} else { // nobody has changed it since the start of the machine, when systemd read it
+		s.stamp = lxcfsStamped{Loaded: s.file, Running: s.file}
+	}
+	if err != nil {
+		return s, fmt.Errorf("reading %s: %w", lxcfsStamp, err)
 	}
 	if s.done() {
 		return s, nil
@@ -222,6 +226,11 @@ func (s lxcfsState) risk() string {
 func (a *Apps) applyLXCFS(ctx context.Context, s lxcfsState) error {
 	if s.done() {
 		return nil
+	}
+	if !s.stamped { // a cut after the next step must not pass for a start of the machine
+		if err := a.stampLXCFS(s.stamp); err != nil {
+			return err
+		}
 	}
 	if err := a.putDropIn(s); err != nil {
 		return err

@@ -306,6 +306,13 @@ func TestConfiguration(t *testing.T) {
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("after a start of the daemon it is %+v, want %+v", got, want)
 	}
+	w.reboot(t)
+	reloads := w.rig.Units.Reloads()
+	must(t, w.open(t, w.rig.Host).apps.Reconcile(t.Context()))
+	if n := w.rig.Units.Reloads() - reloads; n != 0 || starts != 1 {
+		t.Errorf("after a start of the machine, units were read %d times again and lxcfs started %d times more; want neither", n, starts-1)
+	}
+	o = w.open(t, w.rig.Host)
 	must(t, o.Try(t.Context(), "incus", &api.ApplicationConfig{}, 0))
 	if w.rig.Host.Files.Exists(dropIn) {
 		t.Error("the drop-in is still there")

@@ -116,7 +116,7 @@ func realChanges() []debian.Step {
 		{Do: "system network show", Out: `^ +- example\.net$`},
 		{Do: "system network edit", In: "config: {}"},
 		{Do: "application edit incus", In: "config: {lxcfs: {load_average: true}}"},
-		{Do: "application show incus", Out: `^    load_average: true$`},
+		{Do: "application show incus", Out: `^    load_average: true$`}, // and stays, for the boots to come
 		{Do: "service edit lvm", In: "config: {enabled: true, system_id: 1}", Err: "needs the application storage"},
 		{Do: "system security retrieved"},
 	}

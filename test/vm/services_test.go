@@ -159,12 +159,13 @@ func (s san) attach() {
 	s.set("lvm", map[string]any{"enabled": true, "system_id": 1})
 }
 
-// pool has Incus make a pool on the disk, and a volume with a file system.
+// pool has Incus make a pool that it could share, since this service is for such
+// ones, and a volume with a file system.
 func (s san) pool() {
 	s.t.Helper()
 	ctx := s.ctx()
 	err := s.c.Post(ctx, "/1.0/storage-pools", map[string]any{
-		"name": "san", "driver": "lvm", "config": map[string]string{"source": "/dev/mapper/" + joinedID, "lvm.use_thinpool": "false"},
+		"name": "san", "driver": "lvmcluster", "config": map[string]string{"source": "/dev/mapper/" + joinedID},
 	}, nil)
 	if err != nil {
 		s.t.Fatal(err)
@@ -314,7 +315,7 @@ func (s san) used(ctx context.Context) error {
 		return errors.Join(fmt.Errorf("lvm is %+v, want the volume group on the joined device", doc.State), s.put("lvm", doc.Config))
 	}
 	var room struct{ Space struct{ Total uint64 } }
-	if err := s.c.Get(ctx, "/1.0/storage-pools/san/resources", &room); err != nil || room.Space.Total < 900<<20 {
+	if err := s.c.Get(ctx, "/1.0/storage-pools/san/resources", &room); err != nil || room.Space.Total < 700<<20 /* less the leases */ {
 		return fmt.Errorf("the pool has %d bytes: %w", room.Space.Total, err)
 	}
 	return nil
