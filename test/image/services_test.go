@@ -43,9 +43,9 @@ func testExtensions(t *testing.T, b *built) {
 // brings it.
 var called = map[string]struct{ programs, units, modules string }{
 	"storage": {
-		"iscsiadm iscsid nvme multipath multipathd pvs vgs vgchange lvmlockd lvmlockctl sanlock wdmd usbip thin_check",
+		"iscsiadm iscsid nvme multipath multipathd pvs vgs vgchange lvmlockd lvmlockctl sanlock wdmd usbip thin_check btrfs mkfs.btrfs",
 		"iscsid.service multipathd.service wdmd.service sanlock.service lvmlockd.service",
-		"iscsi_tcp nvme-fabrics nvme-tcp nvme-fc dm-multipath dm-service-time dm-thin-pool dm-snapshot softdog vhci-hcd",
+		"iscsi_tcp nvme-fabrics nvme-tcp nvme-fc dm-multipath dm-service-time dm-thin-pool dm-snapshot softdog vhci-hcd btrfs",
 	},
 	"ovn": {
 		"ovs-vsctl ovs-vswitchd ovsdb-server ovsdb-tool ovn-controller",
