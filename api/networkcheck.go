@@ -2,8 +2,6 @@ package api
 
 import (
 	"fmt"
-	"net"
-	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -12,8 +10,11 @@ import (
 // Validate reports the first thing in c that cannot work on any machine, as a
 // FieldError.
 func (c NetworkConfig) Validate() error {
-	if d, err := time.ParseDuration(c.ConfirmationTimeout); c.ConfirmationTimeout != "" && (err != nil || d <= 0 || d > time.Hour) {
-		return Fieldf("confirmation_timeout", "%q is no time to confirm in; want one of up to an hour, such as %q", c.ConfirmationTimeout, "2m")
+	if err := waitField("confirmation_timeout", c.ConfirmationTimeout); err != nil {
+		return err
+	}
+	if err := waitField("default_confirmation_timeout", c.DefaultConfirmationTimeout); err != nil {
+		return err
 	}
 	if err := c.DNS.validate(); err != nil {
 		return err
@@ -21,28 +22,29 @@ func (c NetworkConfig) Validate() error {
 	if err := c.Time.validate(); err != nil {
 		return err
 	}
-	names, cards := make(map[string]int), make(map[string]int)
-	for i, n := range c.Interfaces {
-		field := fmt.Sprintf("interfaces[%d]", i)
-		if err := n.validate(field); err != nil {
-			return err
-		}
-		if err := once(names, n.Name, field+".name", i); err != nil {
-			return err
-		}
-		if err := once(cards, strings.ToLower(n.Hwaddr), field+".hwaddr", i); err != nil {
-			return err
-		}
+	if err := c.Proxy.validate(); err != nil {
+		return err
+	}
+	if n := len(c.Interfaces) + len(c.Bonds) + len(c.VLANs) + len(c.Wireguard); n > mostDevices {
+		return Fieldf("interfaces", "and bonds, vlans and wireguard are %d devices; want at most %d", n, mostDevices)
+	}
+	return c.validateDevices()
+}
+
+// waitField checks a time to confirm in.
+func waitField(field, value string) error {
+	if d, err := time.ParseDuration(value); value != "" && (err != nil || d <= 0 || d > time.Hour) {
+		return Fieldf(field, "%q is no time to confirm in; want one of up to an hour, such as %q", value, "2m")
 	}
 	return nil
 }
 
-// once refuses a value that an earlier interface has already.
-func once(seen map[string]int, value, field string, i int) error {
+// once refuses a value that an earlier field has already.
+func once(seen map[string]string, value, field string) error {
 	if first, ok := seen[value]; ok {
-		return Fieldf(field, "%q is already used by interfaces[%d]", value, first)
+		return Fieldf(field, "%q is already used by %s", value, first)
 	}
-	seen[value] = i
+	seen[value] = field
 	return nil
 }
 
@@ -54,8 +56,9 @@ func (d NetworkDNS) validate() error {
 		return Fieldf("dns.domain", "%q is no domain; want a name such as %q", d.Domain, "example.net")
 	}
 	for i, s := range d.Nameservers {
-		if _, err := netip.ParseAddr(s); err != nil {
-			return Fieldf(fmt.Sprintf("dns.nameservers[%d]", i), "%q is no IP address; want one such as %q", s, "192.0.2.53")
+		address, name, named := strings.Cut(s, "#")
+		if _, err := plainAddr(address); err != nil || named && !domain(name) {
+			return Fieldf(fmt.Sprintf("dns.nameservers[%d]", i), "%q is no IP address; want one such as %q, or with the name in its certificate, %q", s, "192.0.2.53", "192.0.2.53#dns.example.net")
 		}
 	}
 	for i, s := range d.SearchDomains {
@@ -71,67 +74,12 @@ func (t NetworkTime) validate() error {
 		return Fieldf("time.timezone", "%q is no time zone; want one such as %q", t.Timezone, "Europe/Paris")
 	}
 	for i, s := range t.NTPServers {
-		if _, err := netip.ParseAddr(s); err != nil && !domain(s) {
+		if !isHost(s) {
 			return Fieldf(fmt.Sprintf("time.ntp_servers[%d]", i), "%q is no host name or IP address; want one such as %q", s, "ntp.example.net")
 		}
 	}
 	return nil
 }
-
-func (n NetworkInterface) validate(field string) error {
-	if !deviceName(n.Name) || len(n.Name) > maxName {
-		return Fieldf(field+".name", "%q is no device name; want 1 to %d letters, digits, dots and dashes, a letter or digit first", n.Name, maxName)
-	}
-	if mac, err := net.ParseMAC(n.Hwaddr); (err != nil || len(mac) != 6) && !deviceName(n.Hwaddr) {
-		return Fieldf(field+".hwaddr", "%q is no MAC address; want one such as %q, or the name of the card", n.Hwaddr, "52:54:00:00:00:01")
-	}
-	for i, a := range n.Addresses {
-		if _, err := netip.ParsePrefix(a); err != nil && !slices.Contains([]string{"dhcp4", "dhcp6", "slaac"}, a) {
-			return Fieldf(fmt.Sprintf("%s.addresses[%d]", field, i), "%q is no address; want dhcp4, dhcp6, slaac or one with its prefix length, such as %q", a, "192.0.2.10/24")
-		}
-	}
-	for i, r := range n.Routes {
-		if err := r.validate(fmt.Sprintf("%s.routes[%d]", field, i)); err != nil {
-			return err
-		}
-	}
-	if n.MTU != 0 && (n.MTU < minMTU || n.MTU > maxMTU) {
-		return Fieldf(field+".mtu", "%d is out of range; want %d to %d, or 0 for 1500", n.MTU, minMTU, maxMTU)
-	}
-	if err := oneOf(field+".required_for_online", n.RequiredForOnline, "", "any", "ipv4", "ipv6", "both", "no"); err != nil {
-		return err
-	}
-	for i, r := range n.Roles {
-		if err := oneOf(fmt.Sprintf("%s.roles[%d]", field, i), r, "management", "cluster", "instances", "storage"); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (r NetworkRoute) validate(field string) error {
-	to, err := netip.ParsePrefix(r.To)
-	if err != nil {
-		return Fieldf(field+".to", "%q is no network; want one such as %q", r.To, "0.0.0.0/0")
-	}
-	if r.Via == "dhcp4" || r.Via == "slaac" {
-		return nil
-	}
-	via, err := netip.ParseAddr(r.Via)
-	if err != nil {
-		return Fieldf(field+".via", "%q is no gateway; want an IP address, dhcp4 or slaac", r.Via)
-	}
-	if via.Is4() != to.Addr().Is4() {
-		return Fieldf(field+".via", "%q cannot lead to %s; want an address of the same family", r.Via, r.To)
-	}
-	return nil
-}
-
-const (
-	maxName = 13   // the kernel's 15, less the two of the prefix of helper devices
-	minMTU  = 1280 // RFC 8200, section 5: what IPv6 needs
-	maxMTU  = 9000 // what switches call jumbo
-)
 
 // oneOf refuses a value that is not among want. The empty string may be among
 // them but is not offered.

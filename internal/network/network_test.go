@@ -23,9 +23,12 @@ func static() api.NetworkConfig {
 		DNS:  api.NetworkDNS{Nameservers: []string{"192.0.2.53", "2001:db8::53"}, SearchDomains: []string{"example.net"}},
 		Time: api.NetworkTime{NTPServers: []string{"ntp.example.net"}},
 		Interfaces: []api.NetworkInterface{{
-			Name: "mgmt", Hwaddr: strings.ToUpper(mac), MTU: 9000, RequiredForOnline: "ipv4", LLDP: true,
-			Addresses: []string{"192.0.2.10/24", "slaac"},
-			Routes:    []api.NetworkRoute{{To: "0.0.0.0/0", Via: "192.0.2.1"}, {To: "2001:db8:1::/48", Via: "slaac"}},
+			Name: "mgmt", Hwaddr: strings.ToUpper(mac), LLDP: true,
+			NetworkAddressing: api.NetworkAddressing{
+				MTU: 9000, RequiredForOnline: "ipv4",
+				Addresses: []string{"192.0.2.10/24", "slaac"},
+				Routes:    []api.NetworkRoute{{To: "0.0.0.0/0", Via: "192.0.2.1"}, {To: "2001:db8:1::/48", Via: "slaac"}},
+			},
 		}},
 	}
 }
@@ -72,14 +75,14 @@ func TestRenderOneKey(t *testing.T) {
 		i    api.NetworkInterface
 		want []string
 	}{
-		"both families by DHCP":         {api.NetworkInterface{Addresses: []string{"dhcp4", "dhcp6", "slaac"}}, []string{"DHCP=yes", "IPv6AcceptRA=yes", "ClientIdentifier=mac"}},
-		"DHCPv6 without advertisements": {api.NetworkInterface{Addresses: []string{"dhcp6"}}, []string{"DHCP=ipv6", "IPv6AcceptRA=no", "WithoutRA=solicit"}},
+		"both families by DHCP":         {api.NetworkInterface{NetworkAddressing: api.NetworkAddressing{Addresses: []string{"dhcp4", "dhcp6", "slaac"}}}, []string{"DHCP=yes", "IPv6AcceptRA=yes", "ClientIdentifier=mac"}},
+		"DHCPv6 without advertisements": {api.NetworkInterface{NetworkAddressing: api.NetworkAddressing{Addresses: []string{"dhcp6"}}}, []string{"DHCP=ipv6", "IPv6AcceptRA=no", "WithoutRA=solicit"}},
 		"no address at all":             {api.NetworkInterface{}, []string{"DHCP=no", "LinkLocalAddressing=no", "ConfigureWithoutCarrier=yes", "MTUBytes=1500"}},
 		"a card by its name":            {api.NetworkInterface{Hwaddr: "enp1s0"}, []string{"Name=enp1s0", "Kind=!*"}},
-		"not required":                  {api.NetworkInterface{RequiredForOnline: "no"}, []string{"RequiredForOnline=no"}},
+		"not required":                  {api.NetworkInterface{NetworkAddressing: api.NetworkAddressing{RequiredForOnline: "no"}}, []string{"RequiredForOnline=no"}},
 		"required by default":           {api.NetworkInterface{}, []string{"RequiredForOnline=yes", "RequiredFamilyForOnline=any"}},
-		"required with both families":   {api.NetworkInterface{RequiredForOnline: "both"}, []string{"RequiredFamilyForOnline=both"}},
-		"gateway from DHCP":             {api.NetworkInterface{Routes: []api.NetworkRoute{{To: "10.0.0.0/8", Via: "dhcp4"}}}, []string{"Gateway=_dhcp4"}},
+		"required with both families":   {api.NetworkInterface{NetworkAddressing: api.NetworkAddressing{RequiredForOnline: "both"}}, []string{"RequiredFamilyForOnline=both"}},
+		"gateway from DHCP":             {api.NetworkInterface{NetworkAddressing: api.NetworkAddressing{Routes: []api.NetworkRoute{{To: "10.0.0.0/8", Via: "dhcp4"}}}}, []string{"Gateway=_dhcp4"}},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
