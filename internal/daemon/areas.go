@@ -85,6 +85,7 @@ func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Opti
 			Services:         services,
 			Actions: map[string]rest.Action{
 				"/1.0/system/security/:retrieved": acknowledge(securityDoc),
+				"/1.0/system/network/:flush-dns":  func(ctx context.Context, _ []byte) error { return networks.network.FlushDNS(ctx) },
 			},
 			Resources: func(context.Context) (api.Resources, error) { return resources.Read(m.Files), nil },
 			Audit:     log,

@@ -105,7 +105,8 @@ func (l *loop) run(ctx context.Context, links <-chan struct{}) {
 		case <-ctx.Done():
 			timer.Stop()
 			return
-		case <-links: // the areas that care will have been told by networkd
+		case <-links:
+			l.follow(ctx)
 		case <-l.news:
 		case <-l.wake:
 			l.pass(ctx)
@@ -114,6 +115,18 @@ func (l *loop) run(ctx context.Context, links <-chan struct{}) {
 		}
 		timer.Stop()
 		l.show(ctx, "")
+	}
+}
+
+// A follower is an area that network devices make degraded or whole.
+type follower interface{ FollowsLinks() }
+
+// follow reconciles the areas that care about network devices.
+func (l *loop) follow(ctx context.Context) {
+	for _, s := range l.states {
+		if _, ok := s.area.(follower); ok && ctx.Err() == nil {
+			s.reconcile(ctx)
+		}
 	}
 }
 

@@ -23,8 +23,12 @@ func (a networkArea) Reconcile(ctx context.Context) error {
 	if err := a.managed.Reconcile(ctx); err != nil {
 		return err
 	}
-	return a.network.Missing()
+	return a.network.Health(ctx)
 }
+
+// FollowsLinks implements follower: a card or a cable that comes back heals the
+// network, and one that goes is complained about.
+func (a networkArea) FollowsLinks() {}
 
 // wireNetwork returns the network of a machine, and the machine as a whole, whose
 // name and time zone are in the same document.
@@ -33,8 +37,9 @@ func wireNetwork(m sys.Host, doc document[api.NetworkConfig], gate *change.Gate)
 	inForce := func() api.NetworkConfig { return resource.Manager.Config() }
 	n := network.New(m, inForce)
 	h := host.New(m, func() string { return fullName(inForce().DNS) }, func() string { return inForce().Time.Timezone })
-	resource = manage("system/network", doc, networkTarget{n, h, doc.get}, gate, func(_ context.Context, config api.NetworkConfig) (api.Network, error) {
-		state, err := n.State()
+	resource = manage("system/network", doc, networkTarget{n, h, doc.get}, gate, func(ctx context.Context, config api.NetworkConfig) (api.Network, error) {
+		state, err := n.State(ctx)
+		_, state.ConfigurationInProcess = resource.Manager.Trial()
 		return api.Network{Config: config, State: state}, err
 	})
 	return networkArea{resource, n}, h
@@ -80,7 +85,13 @@ func (t networkTarget) Apply(ctx context.Context, config api.NetworkConfig) erro
 // check refuses what this machine cannot follow. What is saved it follows as far
 // as it can, since a new version of the system may know less.
 func (t networkTarget) check(config api.NetworkConfig) error {
-	if config.Time.Timezone == t.saved().Time.Timezone {
+	saved := t.saved()
+	if !reflect.DeepEqual(config, saved) {
+		if err := t.Network.Check(config); err != nil {
+			return err
+		}
+	}
+	if config.Time.Timezone == saved.Time.Timezone {
 		return nil
 	}
 	return t.host.CheckZone(config.Time.Timezone)

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"context"
 	"errors"
 	"maps"
 	"slices"
@@ -23,7 +24,7 @@ func wireServices(m sys.Host, gate *change.Gate, n *network.Network, seed First,
 // clusterAddresses returns the machine's addresses on interfaces with the role
 // cluster. Areas do not ask each other.
 func clusterAddresses(n *network.Network) []string {
-	state, err := n.State()
+	state, err := n.State(context.Background()) // bounded by itself
 	if err != nil {
 		return nil
 	}

@@ -30,12 +30,12 @@ const (
 // name server, and whether the clock is right. It asks for no name of anybody:
 // of a name server it only wants to know whether it answers.
 func (n *Network) Diagnose(ctx context.Context) []string {
-	lines := n.diagnoseLinks()
+	lines := n.diagnoseLinks(ctx)
 	lines = append(lines, n.diagnoseResolvers(ctx)...)
 	return append(lines, n.diagnoseClock(ctx)...)
 }
 
-func (n *Network) diagnoseLinks() (lines []string) {
+func (n *Network) diagnoseLinks(ctx context.Context) (lines []string) {
 	links, err := n.host.Links.List()
 	if err != nil {
 		return []string{err.Error()}
@@ -44,30 +44,33 @@ func (n *Network) diagnoseLinks() (lines []string) {
 	if err != nil {
 		lines = append(lines, err.Error())
 	}
-	cfg := n.inForce()
+	originals, _ := n.originals() // without them cards are called as they are now
 	for _, l := range links {
-		i, named := configured(cfg, l)
-		if !l.Physical {
-			continue
+		if !l.Physical && !slices.ContainsFunc(hostDevices(n.inForce()), func(d hostDevice) bool { return d.match == l.Name }) {
+			continue // Incus' business
 		}
-		name := l.Name
-		if named && i.Name != l.Name {
-			name += " (" + i.Name + ")"
-		}
-		lines = append(lines, fmt.Sprintf("%s, %s: %s", name, l.Hwaddr, carrier(l)), "  addresses: "+listed(l.Addresses, "none"))
+		lines = append(lines, fmt.Sprintf("%s, %s: %s", called(l, originals), l.Hwaddr, carrier(l)), "  addresses: "+listed(l.Addresses, "none"))
 		for _, g := range gateways {
 			if g.Link == l.Name {
 				lines = append(lines, fmt.Sprintf("  gateway %s: %s", g.Address, reached(g.State)))
 			}
 		}
 	}
-	if err := n.Missing(); err != nil {
+	if err := n.Health(ctx); err != nil {
 		lines = append(lines, err.Error())
 	}
 	if len(gateways) == 0 {
 		lines = append(lines, "gateway: none; only what is on the same network can be reached")
 	}
 	return lines
+}
+
+// called returns a device's name as the operator knows it.
+func called(l sys.Link, originals map[string]string) string {
+	if first := originals[l.Hwaddr]; l.Physical && first != "" && first != l.Name {
+		return "card " + first
+	}
+	return strings.TrimPrefix(l.Name, "_v")
 }
 
 func carrier(l sys.Link) string {

@@ -48,13 +48,20 @@ func nameServer(t *testing.T) (port string) {
 func TestDiagnose(t *testing.T) {
 	rig := systest.New(t, systest.Sensible())
 	rig.Links.Set(
-		sys.Link{Name: "enp1s0", Hwaddr: "02:00:00:00:00:01", Up: true, Physical: true, Addresses: []string{"192.0.2.10/24", "2001:db8::10/64"}},
+		sys.Link{Name: "_p020000000001", Hwaddr: "02:00:00:00:00:01", Up: true, Physical: true},
+		sys.Link{Name: "_vlan", Hwaddr: "02:00:00:00:00:01", Up: true, Addresses: []string{"192.0.2.10/24", "2001:db8::10/64"}},
 		sys.Link{Name: "enp2s0", Hwaddr: "02:00:00:00:00:02", Physical: true},
-		sys.Link{Name: "incusbr0", Up: true},
+		sys.Link{Name: "incusbr0", Up: true, Addresses: []string{"10.0.0.1/24"}},
 	)
-	rig.Links.SetGateways(sys.Gateway{Link: "enp1s0", Address: "192.0.2.1", State: "reachable"}, sys.Gateway{Link: "enp1s0", Address: "fe80::1", State: "failed"})
+	rig.Links.SetGateways(sys.Gateway{Link: "_vlan", Address: "192.0.2.1", State: "reachable"}, sys.Gateway{Link: "_vlan", Address: "fe80::1", State: "failed"})
 	err := rig.Host.Files.WriteFile(resolvers, []byte("# by resolved\nnameserver 127.0.0.1\nnameserver 127.0.0.1\nnameserver oops\nnameserver ::ffff:0.0.0.1\noptions edns0\n"), 0o644)
 	if err != nil {
+		t.Fatal(err)
+	}
+	if err := rig.Host.Files.MkdirAll("/run/incus-os", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := rig.Host.Files.WriteFile(cardsFile, []byte(`{"02:00:00:00:00:01":"enp1s0"}`), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	cfg := api.NetworkConfig{
@@ -70,7 +77,9 @@ func TestDiagnose(t *testing.T) {
 		}
 	}
 	want := []string{
-		"enp1s0 (lan), 02:00:00:00:00:01: connected",
+		"card enp1s0, 02:00:00:00:00:01: connected",
+		"  addresses: none",
+		"lan, 02:00:00:00:00:01: connected",
 		"  addresses: 192.0.2.10/24, 2001:db8::10/64",
 		"  gateway 192.0.2.1: answers",
 		"  gateway fe80::1: does not answer; check its address and the switch",

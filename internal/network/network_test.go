@@ -1,13 +1,15 @@
 package network_test
 
 import (
+	"encoding/base64"
 	"fmt"
 	"path"
-	"reflect"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/incusos/incusos/api"
 	"github.com/incusos/incusos/internal/network"
@@ -15,7 +17,10 @@ import (
 	"github.com/incusos/incusos/internal/sys/systest"
 )
 
-const mac = "02:00:00:00:00:01"
+const (
+	mac  = "02:00:00:00:00:01"
+	card = "_p020000000001"
+)
 
 // static is a configuration in which every service has something to read.
 func static() api.NetworkConfig {
@@ -29,81 +34,21 @@ func static() api.NetworkConfig {
 				Addresses: []string{"192.0.2.10/24", "slaac"},
 				Routes:    []api.NetworkRoute{{To: "0.0.0.0/0", Via: "192.0.2.1"}, {To: "2001:db8:1::/48", Via: "slaac"}},
 			},
+			Ethernet: &api.NetworkEthernet{DisableGRO: true},
+		}},
+		VLANs: []api.NetworkVLAN{{Name: "san", Parent: "mgmt", ID: 30, NetworkAddressing: api.NetworkAddressing{Addresses: []string{"198.51.100.5/24"}}}},
+		Wireguard: []api.NetworkWireguard{{
+			Name: "wg0", Port: 51820, NetworkAddressing: api.NetworkAddressing{Addresses: []string{"10.9.0.1/24"}},
 		}},
 	}
 }
 
-func TestRender(t *testing.T) {
-	files := network.Render(static())
-	want := map[string]string{
-		"/run/systemd/network/20-incus-os-mgmt.network": `[Match]
-Type=ether
-Kind=!*
-MACAddress=02:00:00:00:00:01
-
-[Link]
-MTUBytes=9000
-RequiredForOnline=yes
-RequiredFamilyForOnline=ipv4
-
-[Network]
-DHCP=no
-IPv6AcceptRA=yes
-LinkLocalAddressing=ipv6
-Address=192.0.2.10/24
-LLDP=yes
-EmitLLDP=yes
-
-[Route]
-Destination=0.0.0.0/0
-Gateway=192.0.2.1
-
-[Route]
-Destination=2001:db8:1::/48
-Gateway=_ipv6ra
-`,
-		"/run/systemd/resolved.conf.d/20-incus-os.conf":  "[Resolve]\nDNS=192.0.2.53 2001:db8::53\nDomains=example.net\n",
-		"/run/systemd/timesyncd.conf.d/20-incus-os.conf": "[Time]\nNTP=ntp.example.net\n",
-	}
-	if !reflect.DeepEqual(files, want) {
-		t.Errorf("rendered:\n%v\nwant:\n%v", files, want)
-	}
-}
-
-func TestRenderOneKey(t *testing.T) {
-	tests := map[string]struct {
-		i    api.NetworkInterface
-		want []string
-	}{
-		"both families by DHCP":         {api.NetworkInterface{NetworkAddressing: api.NetworkAddressing{Addresses: []string{"dhcp4", "dhcp6", "slaac"}}}, []string{"DHCP=yes", "IPv6AcceptRA=yes", "ClientIdentifier=mac"}},
-		"DHCPv6 without advertisements": {api.NetworkInterface{NetworkAddressing: api.NetworkAddressing{Addresses: []string{"dhcp6"}}}, []string{"DHCP=ipv6", "IPv6AcceptRA=no", "WithoutRA=solicit"}},
-		"no address at all":             {api.NetworkInterface{}, []string{"DHCP=no", "LinkLocalAddressing=no", "ConfigureWithoutCarrier=yes", "MTUBytes=1500"}},
-		"a card by its name":            {api.NetworkInterface{Hwaddr: "enp1s0"}, []string{"Name=enp1s0", "Kind=!*"}},
-		"not required":                  {api.NetworkInterface{NetworkAddressing: api.NetworkAddressing{RequiredForOnline: "no"}}, []string{"RequiredForOnline=no"}},
-		"required by default":           {api.NetworkInterface{}, []string{"RequiredForOnline=yes", "RequiredFamilyForOnline=any"}},
-		"required with both families":   {api.NetworkInterface{NetworkAddressing: api.NetworkAddressing{RequiredForOnline: "both"}}, []string{"RequiredFamilyForOnline=both"}},
-		"gateway from DHCP":             {api.NetworkInterface{NetworkAddressing: api.NetworkAddressing{Routes: []api.NetworkRoute{{To: "10.0.0.0/8", Via: "dhcp4"}}}}, []string{"Gateway=_dhcp4"}},
-	}
-	for name, tt := range tests {
-		t.Run(name, func(t *testing.T) {
-			tt.i.Name = "x"
-			got := network.Render(api.NetworkConfig{Interfaces: []api.NetworkInterface{tt.i}})["/run/systemd/network/20-incus-os-x.network"]
-			for _, line := range tt.want {
-				if !strings.Contains(got, "\n"+line+"\n") {
-					t.Errorf("no line %q in:\n%s", line, got)
-				}
-			}
-		})
-	}
-}
-
-func TestDefaultLeavesInstancesAlone(t *testing.T) {
-	got := network.Render(api.NetworkConfig{})["/run/systemd/network/20-incus-os.network"]
-	for _, line := range []string{"Type=ether", "Kind=!*", "Name=en* eth*", "DHCP=yes", "IPv6AcceptRA=yes", "RequiredForOnline=no"} {
-		if !strings.Contains(got, line+"\n") {
-			t.Errorf("no line %q in:\n%s", line, got)
-		}
-	}
+// bonded uses the same card in another way.
+func bonded() api.NetworkConfig {
+	cfg := static()
+	cfg.Bonds = []api.NetworkBond{{Name: "mgmt", Mode: "802.3ad", Members: []string{"enp1s0"}, NetworkAddressing: cfg.Interfaces[0].NetworkAddressing}}
+	cfg.Interfaces, cfg.Wireguard = nil, nil
+	return cfg
 }
 
 func start(t *testing.T, cfg api.NetworkConfig) (*systest.Rig, *network.Network) {
@@ -111,55 +56,141 @@ func start(t *testing.T, cfg api.NetworkConfig) (*systest.Rig, *network.Network)
 	return rig, network.New(rig.Host, func() api.NetworkConfig { return cfg })
 }
 
-func TestSecondApplyDoesNothing(t *testing.T) {
-	rig, n := start(t, static())
-	if err := n.Apply(t.Context(), static()); err != nil {
+func apply(t *testing.T, n *network.Network, cfg api.NetworkConfig) {
+	t.Helper()
+	if err := n.Apply(t.Context(), cfg); err != nil {
 		t.Fatal(err)
-	}
-	p, err := n.Plan(static())
-	if err != nil || !p.Empty() {
-		t.Errorf("plan after applying: %v\n%s", err, p)
-	}
-	if got := rig.Programs.Ran(); len(got) != 0 {
-		t.Errorf("ran %q to start networkd, want nothing", got)
 	}
 }
 
-func TestPlanIsTheDifference(t *testing.T) {
+func TestInterfaceIsABridgeBesideTheHost(t *testing.T) {
 	rig, n := start(t, static())
-	if err := n.Apply(t.Context(), static()); err != nil {
+	apply(t, n, static())
+	for name, want := range map[string]sys.Link{
+		card:             {Master: "mgmt", Hwaddr: mac, MTU: 9000, Physical: true},
+		"_i020000000001": {Master: "mgmt", MTU: 9000},
+		"mgmt":           {MTU: 9000},
+		"_vmgmt":         {Hwaddr: mac, MTU: 9000, Addresses: []string{"192.0.2.10/24"}},
+		"san":            {MTU: 1500, Addresses: []string{"198.51.100.5/24"}},
+		"wg0":            {MTU: 1500, Addresses: []string{"10.9.0.1/24"}},
+	} {
+		got, ok := rig.Links.Get(name)
+		if !ok || got.Master != want.Master || got.MTU != want.MTU || got.Physical != want.Physical || !slices.Equal(got.Addresses, want.Addresses) || want.Hwaddr != "" && got.Hwaddr != want.Hwaddr {
+			t.Errorf("%s is %+v, want %+v", name, got, want)
+		}
+	}
+	if c, _ := rig.Links.Get(card); c.Current == mac || c.Current == "" {
+		t.Errorf("the card still answers to %s, which is the host's", c.Current)
+	}
+}
+
+func TestCardsBecomeWhatTheyWere(t *testing.T) {
+	rig, n := start(t, static())
+	apply(t, n, static())
+	apply(t, n, bonded())
+	if c, _ := rig.Links.Get(card); c.Master != "_bmgmt" || c.Current != mac {
+		t.Errorf("in the bond the card is %+v", c)
+	}
+	apply(t, n, api.NetworkConfig{})
+	links, _ := rig.Links.List()
+	want := []sys.Link{{Name: "enp1s0", Hwaddr: mac, Current: mac, MTU: 9000, Up: true, Physical: true, Addresses: []string{"192.0.2.10/24"}}}
+	if diff := cmp.Diff(want, links); diff != "" {
+		t.Errorf("devices (-want +got):\n%s", diff)
+	}
+}
+
+func TestBridgeWithInstancesStays(t *testing.T) {
+	rig, n := start(t, static())
+	apply(t, n, static())
+	if err := rig.Host.Files.MkdirAll("/sys/class/net/mgmt/brif/veth1234", 0o755); err != nil {
 		t.Fatal(err)
 	}
-	p, err := n.Plan(api.NetworkConfig{DNS: static().DNS})
+	p, err := n.Plan(api.NetworkConfig{})
+	if err != nil || !strings.Contains(p.String(), "keep bridge mgmt, to which instances are connected, without its card\n") {
+		t.Errorf("plan: %v\n%s", err, p)
+	}
+	apply(t, n, api.NetworkConfig{})
+	if _, ok := rig.Links.Get("mgmt"); !ok {
+		t.Error("the bridge is gone, and the instances with it")
+	}
+}
+
+func TestSecondApplyDoesNothing(t *testing.T) {
+	rig, n := start(t, static())
+	apply(t, n, static())
+	before := rig.Programs.Ran()
+	p, err := n.Plan(static())
+	if err != nil || !p.Empty() || !p.Steps().Empty() {
+		t.Errorf("plan after applying: %v\n%s", err, p)
+	}
+	apply(t, n, static())
+	if got := rig.Programs.Ran(); !slices.Equal(got, before) {
+		t.Errorf("ran %q the second time", got[len(before):])
+	}
+}
+
+func TestPlanIsTheDifferenceInWords(t *testing.T) {
+	_, n := start(t, static())
+	p, err := n.Plan(static())
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := `remove /run/systemd/network/20-incus-os-mgmt.network
-remove /run/systemd/timesyncd.conf.d/20-incus-os.conf
-write /run/systemd/network/20-incus-os.network
+	want := `take card enp1s0 (02:00:00:00:00:01) (connections over it may end)
+set up VLAN san
+set up interface mgmt
+set up tunnel wg0
+replace the rules of the firewall
 reload systemd-networkd.service
+reload systemd-udevd.service
+reload systemd-resolved.service
 reload systemd-timesyncd.service
 `
 	if p.String() != want {
 		t.Errorf("plan:\n%swant:\n%s", p, want)
 	}
-	if err := n.Apply(t.Context(), api.NetworkConfig{}); err != nil {
+	apply(t, n, static())
+	changed := static()
+	changed.VLANs[0].ID = 31
+	changed.Wireguard = nil
+	p, err = n.Plan(changed)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if got := rig.Programs.Ran(); !slices.Equal(got, []string{"networkctl reload"}) {
-		t.Errorf("ran %q, want one reload", got)
+	want = `take down wg0 (connections over it may end)
+change VLAN san (connections over it may end)
+change interface mgmt (connections over it may end)
+replace the rules of the firewall
+reload systemd-networkd.service
+`
+	if p.String() != want {
+		t.Errorf("plan:\n%swant:\n%s", p, want)
+	}
+}
+
+// TestVLANDoesNotFlapTheUplink looks at what Apply touches when the address of one
+// VLAN changes.
+func TestVLANDoesNotFlapTheUplink(t *testing.T) {
+	_, n := start(t, static())
+	apply(t, n, static())
+	changed := static()
+	changed.VLANs[0].Addresses = []string{"198.51.100.6/24"}
+	p, err := n.Plan(changed)
+	if err != nil || len(p.Delete) != 0 || len(p.Write) != 1 || !slices.Equal(p.Tell, []string{"systemd-networkd.service"}) {
+		t.Errorf("to change an address of a VLAN, delete %q, write %d files, tell %q; %v", p.Delete, len(p.Write), p.Tell, err)
 	}
 }
 
 func TestFilesOfTheImageStay(t *testing.T) {
 	rig, n := start(t, static())
 	const theirs = "/run/systemd/network/70-theirs.network"
+	if err := rig.Host.Files.MkdirAll(path.Dir(theirs), 0o755); err != nil {
+		t.Fatal(err)
+	}
 	if err := rig.Host.Files.WriteFile(theirs, nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := n.Apply(t.Context(), static()); err != nil {
-		t.Fatal(err)
-	}
+	apply(t, n, static())
+	apply(t, n, api.NetworkConfig{})
 	if !rig.Host.Files.Exists(theirs) {
 		t.Error("a file of the image was removed")
 	}
@@ -174,7 +205,7 @@ func TestServicesCanReadTheirFiles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name := range network.Render(static()) {
+	for name, f := range network.Render(static(), given()) {
 		file, err := rig.Host.Files.Stat(name)
 		if err != nil {
 			t.Fatal(err)
@@ -183,58 +214,168 @@ func TestServicesCanReadTheirFiles(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if file.Mode().Perm() != 0o644 || dir.Mode().Perm() != 0o755 {
-			t.Errorf("%s has mode %s in a directory of mode %s, want it readable by all", name, file.Mode(), dir.Mode())
+		want := "-rw-r--r--"
+		if f.Secret {
+			want = "-rw-r-----"
 		}
+		if file.Mode().String() != want || dir.Mode().Perm() != 0o755 {
+			t.Errorf("%s has mode %s in a directory of mode %s, want %s in one readable by all", name, file.Mode(), dir.Mode(), want)
+		}
+	}
+}
+
+func TestKeyOfATunnelIsMadeOnceAndKept(t *testing.T) {
+	rig, n := start(t, static())
+	if _, err := n.Plan(static()); err != nil {
+		t.Fatal(err)
+	}
+	const file = "/var/lib/incus-os/wireguard/wg0"
+	if rig.Host.Files.Exists(file) {
+		t.Error("a plan made a key")
+	}
+	apply(t, n, static())
+	first, err := rig.Host.Files.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, err := base64.StdEncoding.DecodeString(string(first)); err != nil || len(b) != 32 || b[0]&7 != 0 || b[31]&192 != 64 {
+		t.Error("the key is none of Curve25519")
+	}
+	if fi, err := rig.Host.Files.Stat(file); err != nil || fi.Mode().Perm() != 0o600 {
+		t.Errorf("the key has mode %v, %v", fi.Mode(), err)
+	}
+	apply(t, n, api.NetworkConfig{})
+	apply(t, n, static())
+	if again, err := rig.Host.Files.ReadFile(file); err != nil || string(again) != string(first) {
+		t.Errorf("the key is another one now; %v", err)
 	}
 }
 
 func TestMissingCardIsReportedAfterTheRestIsApplied(t *testing.T) {
 	cfg := static()
-	cfg.Interfaces = append(cfg.Interfaces, api.NetworkInterface{Name: "san", Hwaddr: "02:00:00:00:00:99"})
+	cfg.Interfaces = append(cfg.Interfaces, api.NetworkInterface{Name: "back", Hwaddr: "02:00:00:00:00:99"}, api.NetworkInterface{Name: "usb", Hwaddr: "enx99"})
 	rig, n := start(t, cfg)
-	if err := n.Apply(t.Context(), cfg); err != nil {
-		t.Errorf("Apply() = %v, want nil: a missing card must not undo a change", err)
+	apply(t, n, cfg)
+	err := n.Health(t.Context())
+	if err == nil || !strings.Contains(err.Error(), `"back"`) || !strings.Contains(err.Error(), `"usb"`) || !strings.Contains(err.Error(), "enp1s0") {
+		t.Errorf("Health() = %v, want it to name the interfaces and the cards there are", err)
 	}
-	err := n.Missing()
-	if err == nil || !strings.Contains(err.Error(), `"san"`) || !strings.Contains(err.Error(), "enp1s0") {
-		t.Errorf("Missing() = %v, want it to name the interface and the cards there are", err)
-	}
-	if !rig.Host.Files.Exists("/run/systemd/network/20-incus-os-mgmt.network") {
+	if l, _ := rig.Links.Get("_vmgmt"); len(l.Addresses) == 0 {
 		t.Error("the other interface was not configured")
+	}
+	if err := n.Check(cfg); err == nil || !strings.HasPrefix(err.Error(), "interfaces[1].hwaddr: ") {
+		t.Errorf("Check() = %v, want it to refuse the card", err)
+	}
+	// It is plugged in.
+	links, _ := rig.Links.List()
+	rig.Links.Set(append(links, sys.Link{Name: "enp9s0", Hwaddr: "02:00:00:00:00:99", MTU: 1500, Up: true, Physical: true})...)
+	apply(t, n, cfg)
+	if l, ok := rig.Links.Get("_p020000000099"); !ok || l.Master != "back" {
+		t.Errorf("the card that was plugged in is %+v", l)
+	}
+}
+
+func TestCableIsPartOfHealth(t *testing.T) {
+	rig, n := start(t, static())
+	apply(t, n, static())
+	if err := n.Health(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	links, _ := rig.Links.List()
+	links[0].Up = false
+	rig.Links.Set(links...)
+	if err := n.Health(t.Context()); err == nil || !strings.Contains(err.Error(), "no carrier; check the cable") {
+		t.Errorf("Health() = %v without cable", err)
+	}
+	state, err := n.State(t.Context())
+	if err != nil || state.Interfaces["mgmt"].State != "no-carrier" {
+		t.Errorf("state without cable is %+v, %v", state.Interfaces["mgmt"], err)
+	}
+}
+
+func TestOneCardUnderTwoNamesIsRefused(t *testing.T) {
+	_, n := start(t, static())
+	cfg := static()
+	cfg.Interfaces = append(cfg.Interfaces, api.NetworkInterface{Name: "again", Hwaddr: "enp1s0"})
+	if err := n.Check(cfg); err == nil || !strings.Contains(err.Error(), "the same card") {
+		t.Errorf("Check() = %v", err)
 	}
 }
 
 func TestState(t *testing.T) {
 	rig, n := start(t, static())
-	rig.Links.Set(
-		sys.Link{Name: "enp1s0", Hwaddr: mac, MTU: 9000, Up: true, Physical: true, Addresses: []string{"192.0.2.10/24"}},
-		sys.Link{Name: "enp2s0", Hwaddr: "02:00:00:00:00:02", MTU: 1500, Physical: true},
-		sys.Link{Name: "incusbr0", Hwaddr: mac, Up: true, Addresses: []string{"10.0.0.1/24"}},
-	)
-	got, err := n.State()
+	apply(t, n, static())
+	links, _ := rig.Links.List()
+	rig.Links.Set(append(links, sys.Link{Name: "enp2s0", Hwaddr: "02:00:00:00:00:02", MTU: 1500, Physical: true}, sys.Link{Name: "incusbr0", Up: true, Addresses: []string{"10.0.0.1/24"}})...)
+	rig.Links.SetRoutes(sys.Route{Link: "_vmgmt", To: "0.0.0.0/0", Via: "192.0.2.1"})
+	rig.Links.SetWireguard("wg0", sys.Wireguard{PublicKey: "K=", Port: 51820, Peers: []sys.WireguardPeer{{PublicKey: "P=", AllowedIPs: []string{"10.9.0.2/32"}, Keepalive: 25e9, Rx: 7}}})
+	for name, content := range map[string]string{"statistics/rx_bytes": "42\n", "speed": "1000\n"} {
+		file := "/sys/class/net/" + card + "/" + name
+		if err := rig.Host.Files.MkdirAll(path.Dir(file), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := rig.Host.Files.WriteFile(file, []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := n.State(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
+	roles := []string{"management", "cluster"}
 	want := map[string]api.InterfaceState{
-		"mgmt":   {Type: "interface", State: "routable", Hwaddr: mac, MTU: 9000, Addresses: []string{"192.0.2.10/24"}, Roles: []string{"management", "cluster"}},
+		"mgmt": {
+			Type: "interface", State: "routable", Hwaddr: mac, MTU: 9000, Speed: "1000", Addresses: []string{"192.0.2.10/24"}, Roles: roles,
+			Routes: []api.NetworkRoute{{To: "0.0.0.0/0", Via: "192.0.2.1"}}, Stats: api.InterfaceStats{RxBytes: 42},
+		},
+		"san": {Type: "vlan", State: "routable", Hwaddr: "02:ff:00:00:00:00", MTU: 1500, Addresses: []string{"198.51.100.5/24"}, Roles: roles},
+		"wg0": {
+			Type: "wireguard", State: "routable", MTU: 1500, Addresses: []string{"10.9.0.1/24"}, Roles: roles,
+			Wireguard: &api.WireguardState{PublicKey: "K=", ListeningPort: 51820, Peers: []api.WireguardPeerState{{
+				PublicKey: "P=", AllowedIPs: []string{"10.9.0.2/32"}, PersistentKeepalive: "25s", Stats: api.InterfaceStats{RxBytes: 7},
+			}}},
+		},
 		"enp2s0": {Type: "physical", State: "no-carrier", Hwaddr: "02:00:00:00:00:02", MTU: 1500},
 	}
-	if !reflect.DeepEqual(got.Interfaces, want) {
-		t.Errorf("state:\n%+v\nwant:\n%+v", got.Interfaces, want)
+	if diff := cmp.Diff(want, got.Interfaces); diff != "" {
+		t.Errorf("state (-want +got):\n%s", diff)
+	}
+	if len(got.Warnings) != 1 || !strings.HasPrefix(got.Warnings[0], "clock: not set by a time server yet") {
+		t.Errorf("warnings: %q", got.Warnings)
 	}
 }
 
-// TestConvergence fails each effect once, on the way from nothing to static
-// and on to the default, applies again and expects the machine to match.
+func TestStateOfABond(t *testing.T) {
+	rig, n := start(t, bonded())
+	apply(t, n, bonded())
+	file := "/sys/class/net/_bmgmt/bonding/ad_partner_mac"
+	if err := rig.Host.Files.MkdirAll(path.Dir(file), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := rig.Host.Files.WriteFile(file, []byte("02:00:00:00:00:77\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	state, err := n.State(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := state.Interfaces["mgmt"]
+	lacp := &api.InterfaceLACP{LocalMAC: "02:ff:00:00:00:00", RemoteMAC: "02:00:00:00:00:77"}
+	want := map[string]api.BondMemberState{mac: {Type: "bond_member", State: "enslaved", Hwaddr: mac, MTU: 1500, LACP: lacp}}
+	if got.Type != "bond" || got.Hwaddr != mac || !cmp.Equal(got.LACP, lacp) || !cmp.Equal(got.Members, want) {
+		t.Errorf("the bond is %+v; members differ by %s", got, cmp.Diff(want, got.Members))
+	}
+}
+
+// TestConvergence fails each effect once, on the way from nothing to one
+// configuration after the other, applies again and expects the machine to match.
 func TestConvergence(t *testing.T) {
-	for step := 0; ; step++ {
+	for step := 1; ; step++ {
 		rig := systest.New(t, systest.Sensible())
 		cfg := static()
 		cut := &systest.Cutter{At: step}
-		host := cut.Host(rig.Host)
-		n := network.New(host, func() api.NetworkConfig { return cfg })
-		for _, next := range []api.NetworkConfig{static(), {}} {
+		n := network.New(cut.Host(rig.Host), func() api.NetworkConfig { return cfg })
+		for _, next := range []api.NetworkConfig{static(), bonded(), {}} {
 			cfg = next
 			if err := n.Apply(t.Context(), cfg); err != nil {
 				if err := n.Apply(t.Context(), cfg); err != nil {
@@ -245,10 +386,14 @@ func TestConvergence(t *testing.T) {
 				t.Fatalf("after effect %d was cut and applied again, to do: %v\n%s", step, err, p)
 			}
 		}
-		if !slices.Contains(rig.Programs.Ran(), "networkctl reload") {
-			t.Fatalf("after effect %d was cut: networkd was not told", step)
+		l, _ := rig.Links.Get("enp1s0")
+		if links, _ := rig.Links.List(); len(links) != 1 || l.Current != mac || len(l.Addresses) != 1 {
+			t.Fatalf("after effect %d was cut, the machine has %+v", step, links)
 		}
 		if cut.Over() {
+			if step < 60 {
+				t.Errorf("only %d effects were cut", step)
+			}
 			return
 		}
 	}
@@ -263,9 +408,7 @@ func TestServiceThatDoesNotStartIsTriedAgain(t *testing.T) {
 				t.Fatal("Apply succeeded although a service did not start")
 			}
 			rig.Units.Fail(unit, nil)
-			if err := n.Apply(t.Context(), static()); err != nil {
-				t.Fatal(err)
-			}
+			apply(t, n, static())
 			if s, _ := rig.Units.State(t.Context(), unit); s != "active" {
 				t.Errorf("%s is %s, want active", unit, s)
 			}

@@ -2,9 +2,12 @@ package sys
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -217,6 +220,30 @@ func (d Dir) check(op, name string) error {
 	}
 	if err := d.fault(op, name); err != nil {
 		return &fs.PathError{Op: op, Path: name, Err: err}
+	}
+	return nil
+}
+
+// SetGroup gives the file called name to the group called group, if the tree has
+// one of that name in /etc/group (group(5)).
+func (d Dir) SetGroup(name, group string) error {
+	if err := d.check("chown", name); err != nil {
+		return err
+	}
+	b, err := os.ReadFile(d.Path("/etc/group"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	for line := range strings.Lines(string(b)) {
+		fields := strings.Split(line, ":")
+		if len(fields) < 3 || fields[0] != group {
+			continue
+		}
+		gid, err := strconv.Atoi(fields[2])
+		if err != nil {
+			return fmt.Errorf("/etc/group: group %s: %w", group, err)
+		}
+		return os.Chown(d.Path(name), -1, gid)
 	}
 	return nil
 }

@@ -31,6 +31,39 @@ func (kernelLinks) Gateways() ([]Gateway, error) {
 	return found, nil
 }
 
+func (kernelLinks) Routes() ([]Route, error) {
+	routes, err := netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
+	if err != nil {
+		return nil, fmt.Errorf("listing routes: %w", err)
+	}
+	names := make(map[int]string)
+	var found []Route
+	for _, r := range routes {
+		if r.Gw == nil {
+			continue
+		}
+		if _, ok := names[r.LinkIndex]; !ok {
+			link, err := net.InterfaceByIndex(r.LinkIndex)
+			if err != nil {
+				continue // it went away meanwhile
+			}
+			names[r.LinkIndex] = link.Name
+		}
+		found = append(found, Route{Link: names[r.LinkIndex], To: destination(r), Via: r.Gw.String()})
+	}
+	return found, nil
+}
+
+func destination(r netlink.Route) string {
+	switch {
+	case r.Dst != nil:
+		return r.Dst.String()
+	case r.Gw.To4() != nil:
+		return "0.0.0.0/0"
+	}
+	return "::/0"
+}
+
 func everywhere(dst *net.IPNet) bool {
 	if dst == nil {
 		return true

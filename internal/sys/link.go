@@ -2,6 +2,7 @@ package sys
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // settle is how long Watch waits for further changes before it reports one.
@@ -17,40 +19,86 @@ const settle = 200 * time.Millisecond
 type kernelLinks struct{}
 
 func (kernelLinks) List() ([]Link, error) {
-	ifaces, err := net.Interfaces()
+	devices, err := netlink.LinkList()
 	if err != nil {
 		return nil, fmt.Errorf("listing network devices: %w", err)
 	}
+	addresses, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
+	if err != nil {
+		return nil, fmt.Errorf("listing network addresses: %w", err)
+	}
+	names, of := make(map[int]string), make(map[int][]string)
+	for _, d := range devices {
+		names[d.Attrs().Index] = d.Attrs().Name
+	}
+	for _, a := range addresses {
+		if a.IP.IsGlobalUnicast() {
+			of[a.LinkIndex] = append(of[a.LinkIndex], strings.ToLower(a.IPNet.String()))
+		}
+	}
 	var links []Link
-	for _, i := range ifaces {
-		if i.Flags&net.FlagLoopback != 0 {
-			continue
+	for _, d := range devices {
+		if a := d.Attrs(); a.Flags&net.FlagLoopback == 0 {
+			l := describe(a)
+			l.Master, l.Addresses = names[a.MasterIndex], of[a.Index]
+			links = append(links, l)
 		}
-		addrs, err := i.Addrs()
-		if err != nil {
-			return nil, fmt.Errorf("listing the addresses of %s: %w", i.Name, err)
-		}
-		_, err = os.Stat("/sys/class/net/" + i.Name + "/device")
-		links = append(links, Link{
-			Name:      i.Name,
-			Hwaddr:    i.HardwareAddr.String(),
-			MTU:       i.MTU,
-			Up:        i.Flags&net.FlagRunning != 0,
-			Physical:  err == nil,
-			Addresses: global(addrs),
-		})
 	}
 	return links, nil
 }
 
-func global(addrs []net.Addr) []string {
-	var out []string
-	for _, a := range addrs {
-		if ip, _, err := net.ParseCIDR(a.String()); err == nil && ip.IsGlobalUnicast() {
-			out = append(out, strings.ToLower(a.String()))
-		}
+func describe(a *netlink.LinkAttrs) Link {
+	l := Link{
+		Name: a.Name, Hwaddr: a.HardwareAddr.String(), Current: a.HardwareAddr.String(), MTU: a.MTU,
+		Up: a.RawFlags&unix.IFF_RUNNING != 0 && a.Flags&net.FlagUp != 0,
 	}
-	return out
+	_, err := os.Stat("/sys/class/net/" + a.Name + "/device")
+	l.Physical = err == nil
+	if l.Physical && len(a.PermHWAddr) == len(a.HardwareAddr) {
+		l.Hwaddr = a.PermHWAddr.String()
+	}
+	return l
+}
+
+func (kernelLinks) Rename(name, to string) error {
+	return change(name, "renaming it to "+to, func(l netlink.Link) error { return netlink.LinkSetName(l, to) })
+}
+
+func (kernelLinks) SetHwaddr(name, hwaddr string) error {
+	mac, err := net.ParseMAC(hwaddr)
+	if err != nil {
+		return err
+	}
+	return change(name, "setting its MAC address", func(l netlink.Link) error {
+		err := netlink.LinkSetHardwareAddr(l, mac)
+		if !errors.Is(err, unix.EBUSY) {
+			return err
+		}
+		// Some drivers change it while the card is down only.
+		if err := netlink.LinkSetDown(l); err != nil {
+			return err
+		}
+		return errors.Join(netlink.LinkSetHardwareAddr(l, mac), netlink.LinkSetUp(l))
+	})
+}
+
+func (kernelLinks) Delete(name string) error {
+	err := change(name, "deleting it", netlink.LinkDel)
+	if missing := (netlink.LinkNotFoundError{}); errors.As(err, &missing) {
+		return nil
+	}
+	return err
+}
+
+func change(name, doing string, do func(netlink.Link) error) error {
+	l, err := netlink.LinkByName(name)
+	if err == nil {
+		err = do(l)
+	}
+	if err != nil {
+		return fmt.Errorf("network device %s: %s: %w", name, doing, err)
+	}
+	return nil
 }
 
 func (kernelLinks) Watch(ctx context.Context) (<-chan struct{}, error) {

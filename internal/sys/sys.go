@@ -11,7 +11,10 @@
 // Nothing here decides anything: policy belongs to the areas above.
 package sys
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // A Host is a machine, real or pretend.
 type Host struct {
@@ -80,12 +83,22 @@ type Mounter interface {
 	Usage(name string) (size, free uint64, err error)
 }
 
-// Links reports network devices.
+// Links reports and changes network devices.
 type Links interface {
 	// List returns all network devices but the loopback.
 	List() ([]Link, error)
 	// Gateways returns where packets go that are for nowhere near.
 	Gateways() ([]Gateway, error)
+	// Routes returns the routes that have a gateway.
+	Routes() ([]Route, error)
+	// Wireguard returns what the kernel knows of a tunnel.
+	Wireguard(name string) (Wireguard, error)
+	// Rename gives a device another name. It stays up, with its addresses.
+	Rename(name, to string) error
+	// SetHwaddr gives a device another MAC address.
+	SetHwaddr(name, hwaddr string) error
+	// Delete deletes a device, which is no error if there is none of the name.
+	Delete(name string) error
 	// Watch sends on the channel whenever an address or the state of a device
 	// changed, until ctx ends. Changes in quick succession are sent as one.
 	Watch(ctx context.Context) (<-chan struct{}, error)
@@ -94,11 +107,37 @@ type Links interface {
 // A Link is a network device as the kernel reports it.
 type Link struct {
 	Name      string   // such as "enp1s0"
-	Hwaddr    string   // MAC address, lower case with colons
+	Hwaddr    string   // MAC address, lower case with colons; of a card the one it was made with
+	Current   string   // MAC address in use
 	MTU       int      // bytes
 	Up        bool     // has a carrier and is administratively up
 	Physical  bool     // a network card rather than a bridge, veth and so on
+	Master    string   // bridge or bond that it is part of; "" none
 	Addresses []string // in CIDR notation, link-local ones left out
+}
+
+// A Route leads to a network by way of a gateway.
+type Route struct {
+	Link string // name of the device
+	To   string // in CIDR notation
+	Via  string // IP address
+}
+
+// A Wireguard is a tunnel.
+type Wireguard struct {
+	PublicKey string // base64
+	Port      int    // that it listens on
+	Peers     []WireguardPeer
+}
+
+// A WireguardPeer is the other end of a tunnel.
+type WireguardPeer struct {
+	PublicKey  string // base64
+	Endpoint   string // "" if it is not known
+	AllowedIPs []string
+	Handshake  time.Time // the last one; zero if there was none
+	Keepalive  time.Duration
+	Rx, Tx     int64 // bytes
 }
 
 // A Gateway is the next hop of a default route, with what the kernel knows of it

@@ -35,6 +35,7 @@ func faulty(host sys.Host, c *Cutter, fault func(op, name string) error) sys.Hos
 	host.Exec = faultyRunner{host.Exec, c, fault}
 	host.Units = faultyUnits{host.Units, fault}
 	host.Mounts = faultyMounts{host.Mounts, fault}
+	host.Links = faultyLinks{host.Links, fault}
 	return host
 }
 
@@ -96,6 +97,13 @@ func (f faultyUnits) Stop(ctx context.Context, unit string) error {
 	return f.Units.Stop(ctx, unit)
 }
 
+func (f faultyUnits) Restart(ctx context.Context, unit string) error {
+	if err := f.fault("restart", unit); err != nil {
+		return err
+	}
+	return f.Units.Restart(ctx, unit)
+}
+
 func (f faultyUnits) Reload(ctx context.Context) error {
 	if err := f.fault("reload", ""); err != nil {
 		return err
@@ -113,4 +121,30 @@ func (f faultyMounts) Mount(source, target, fstype string, options ...string) er
 		return err
 	}
 	return f.Mounter.Mount(source, target, fstype, options...)
+}
+
+type faultyLinks struct {
+	sys.Links
+	fault func(op, name string) error
+}
+
+func (f faultyLinks) Rename(name, to string) error {
+	if err := f.fault("rename", name); err != nil {
+		return err
+	}
+	return f.Links.Rename(name, to)
+}
+
+func (f faultyLinks) SetHwaddr(name, hwaddr string) error {
+	if err := f.fault("set", name); err != nil {
+		return err
+	}
+	return f.Links.SetHwaddr(name, hwaddr)
+}
+
+func (f faultyLinks) Delete(name string) error {
+	if err := f.fault("delete", name); err != nil {
+		return err
+	}
+	return f.Links.Delete(name)
 }

@@ -54,11 +54,12 @@ func Pretend(root string, m Machine) (*Rig, error) {
 		Programs: &Programs{},
 		Units:    &Units{states: make(map[string]string), fail: make(map[string]error), models: make(map[string]unit), watched: make(map[string][]chan struct{})},
 		Mounts:   &Mounts{files: files},
-		Links:    &Links{links: m.links(), changed: make(chan struct{}, 1)},
+		Links:    newLinks(m),
 		Power:    &Power{},
 	}
 	rig.Host = sys.Host{Files: files, Exec: rig.Programs, Units: rig.Units, Mounts: rig.Mounts, Links: rig.Links, Power: rig.Power}
 	k.programs(rig)
+	rig.networkd(m)
 	return rig, nil
 }
 
@@ -285,49 +286,6 @@ func (m *Mounts) Unmount(target string) error {
 
 // Usage implements sys.Mounter: every file system is 25 GiB, 20 of it free.
 func (m *Mounts) Usage(string) (size, free uint64, err error) { return 25 << 30, 20 << 30, nil }
-
-// Links is a set of network devices that tests change.
-type Links struct {
-	mu       sync.Mutex
-	links    []sys.Link
-	gateways []sys.Gateway
-	changed  chan struct{}
-}
-
-// SetGateways replaces the gateways.
-func (l *Links) SetGateways(gateways ...sys.Gateway) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.gateways = gateways
-}
-
-// Gateways implements sys.Links.
-func (l *Links) Gateways() ([]sys.Gateway, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return slices.Clone(l.gateways), nil
-}
-
-// Set replaces the devices and tells watchers.
-func (l *Links) Set(links ...sys.Link) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.links = links
-	select {
-	case l.changed <- struct{}{}:
-	default:
-	}
-}
-
-// List implements sys.Links.
-func (l *Links) List() ([]sys.Link, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return slices.Clone(l.links), nil
-}
-
-// Watch implements sys.Links.
-func (l *Links) Watch(context.Context) (<-chan struct{}, error) { return l.changed, nil }
 
 // Power is a sys.Power that only counts.
 type Power struct {
