@@ -128,7 +128,7 @@ type NetworkEthernet struct {
 type NetworkVLAN struct {
 	Name   string `json:"name"`   // at most 13 characters
 	Parent string `json:"parent"` // name of an interface or bond
-	ID     int    `json:"id"`     // 1 to 4094
+	ID     int    `json:"id"`     // 2 to 4094
 	NetworkAddressing
 }
 

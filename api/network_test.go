@@ -7,12 +7,16 @@ import (
 	"github.com/incusos/incusos/api"
 )
 
+// A mistake is made in a full configuration.
+type mistake struct {
+	change func(c *config)
+	field  string // "" means valid
+}
+
+type config = api.NetworkConfig
+
 func TestNetworkValidate(t *testing.T) {
-	type config = api.NetworkConfig
-	tests := map[string]struct {
-		change func(c *config)
-		field  string // "" means valid
-	}{
+	testMistakes(t, map[string]mistake{
 		"a full configuration":        {func(*config) {}, ""},
 		"nothing at all":              {func(c *config) { *c = config{} }, ""},
 		"a card named instead of MAC": {func(c *config) { c.Interfaces[0].Hwaddr = "enp1s0" }, ""},
@@ -55,7 +59,11 @@ func TestNetworkValidate(t *testing.T) {
 		"an unknown requirement":      {func(c *config) { c.Interfaces[0].RequiredForOnline = "yes" }, "interfaces[0].required_for_online"},
 		"an unknown role":             {func(c *config) { c.Interfaces[0].Roles = []string{"cluster", "boss"} }, "interfaces[0].roles[1]"},
 		"VLAN 0 for instances":        {func(c *config) { c.Interfaces[0].VLANTags = []int{0} }, "interfaces[0].vlan_tags[0]"},
+	})
+}
 
+func TestNetworkValidateDetails(t *testing.T) {
+	testMistakes(t, map[string]mistake{
 		"a rule without action":        {func(c *config) { c.Interfaces[0].FirewallRules[0].Action = "" }, "interfaces[0].firewall_rules[0].action"},
 		"a rule for a port of nothing": {func(c *config) { c.Interfaces[0].FirewallRules[0].Protocol = "" }, "interfaces[0].firewall_rules[0].protocol"},
 		"a rule for no port":           {func(c *config) { c.Interfaces[0].FirewallRules[0].Port = 0 }, "interfaces[0].firewall_rules[0].port"},
@@ -78,6 +86,7 @@ func TestNetworkValidate(t *testing.T) {
 
 		"a VLAN of nothing":           {func(c *config) { c.VLANs[0].Parent = "wg0" }, "vlans[0].parent"},
 		"a VLAN too far":              {func(c *config) { c.VLANs[0].ID = 4095 }, "vlans[0].id"},
+		"the VLAN of no tag":          {func(c *config) { c.VLANs[0].ID = 1 }, "vlans[0].id"},
 		"one VLAN twice":              {func(c *config) { c.VLANs = append(c.VLANs, c.VLANs[0]); c.VLANs[1].Name = "again" }, "vlans[1].id"},
 		"a VLAN larger than its card": {func(c *config) { c.Bonds[0].MTU = 1500 }, "vlans[0].mtu"},
 
@@ -101,7 +110,11 @@ func TestNetworkValidate(t *testing.T) {
 		"a password for nobody":     {func(c *config) { server(c, func(s *api.NetworkProxyServer) { s.Auth, s.Username = "anonymous", "" }) }, "proxy.servers.corp.password"},
 		"a rule to nowhere":         {func(c *config) { c.Proxy.Rules[0].Target = "home" }, "proxy.rules[0].target"},
 		"a rule for nothing":        {func(c *config) { c.Proxy.Rules[0].Destination = "a||b" }, "proxy.rules[0].destination"},
-	}
+	})
+}
+
+func testMistakes(t *testing.T, tests map[string]mistake) {
+	t.Helper()
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			c := full()

@@ -172,8 +172,8 @@ func (v NetworkVLAN) validate(field string, s seen, parents map[string]int) erro
 	if !ok {
 		return Fieldf(field+".parent", "%q is no interface and no bond; want the name of one", v.Parent)
 	}
-	if v.ID < 1 || v.ID > maxVLAN {
-		return Fieldf(field+".id", "%d is no VLAN; want 1 to %d", v.ID, maxVLAN)
+	if v.ID < 2 || v.ID > maxVLAN {
+		return Fieldf(field+".id", "%d cannot be a VLAN with a tag; want 2 to %d, since 1 is what has none on the bridge of %s", v.ID, maxVLAN, v.Parent)
 	}
 	if err := once(s.tags, v.Parent+" "+strconv.Itoa(v.ID), field+".id"); err != nil {
 		return Fieldf(field+".id", "%d is a VLAN of %s already; want each once", v.ID, v.Parent)

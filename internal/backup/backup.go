@@ -51,6 +51,9 @@ type Options struct {
 	// Seed checks sections of a seed, and returns what makes them the seed of
 	// the next first boot: instead of those on the disk, or added to them.
 	Seed func(sections map[string]json.RawMessage, instead bool) (write func() error, err error)
+	// Links returns the network devices, cards under the names that documents
+	// know them by; nil: the names they have now.
+	Links func() ([]sys.Link, error)
 }
 
 // A Backup keeps the configuration of one machine.
@@ -61,7 +64,12 @@ type Backup struct {
 }
 
 // New returns the backup of host.
-func New(host sys.Host, o Options) *Backup { return &Backup{host: host, Options: o} }
+func New(host sys.Host, o Options) *Backup {
+	if o.Links == nil {
+		o.Links = host.Links.List
+	}
+	return &Backup{host: host, Options: o}
+}
 
 // Archive returns all documents and keys as an archive, the same bytes for the
 // same content. It holds secrets.

@@ -111,7 +111,7 @@ func (b *Backup) adapt(name string, content, have []byte, skip []string) ([]byte
 	if name != "network" {
 		return content, nil
 	}
-	links, err := b.host.Links.List()
+	links, err := b.Links()
 	if err != nil {
 		return nil, fmt.Errorf("listing network cards: %w", err)
 	}

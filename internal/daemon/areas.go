@@ -51,6 +51,7 @@ func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Opti
 	news := make(chan struct{}, 1)
 	fallback, door := fallbackListener(m, screen, news, fallbackDoc, gate)
 	networks, hosts := wireNetwork(m, networkDoc, gate)
+	networks.network.Listens = func() []int { return portOf(fallbackDoc.get().ListenAddress) }
 	seals := seal.New(m, func() bool { return securityDoc.get().RecoveryKeys })
 	stores := storage.New(m)
 	services := wireServices(m, gate, networks.network, seed, &seedErr)
@@ -72,7 +73,7 @@ func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Opti
 			seedling, // when the others have taken from it what they want
 		},
 		Machine: rest.Machine{
-			Backup:           archives(m),
+			Backup:           archives(m, networks.network.Links),
 			Environment:      hosts.Environment,
 			FallbackListener: fallback,
 			Kernel:           kernel,

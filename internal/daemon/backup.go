@@ -16,7 +16,7 @@ import (
 
 // archives keeps the documents of m, all that are loaded anywhere in this
 // package.
-func archives(m sys.Host) rest.Backup {
+func archives(m sys.Host, links func() ([]sys.Link, error)) rest.Backup {
 	return archive{backup.New(m, backup.Options{
 		Documents: withServices(map[string]func([]byte) error{
 			"applications":      loads[apps.Saved],
@@ -34,6 +34,7 @@ func archives(m sys.Host) rest.Backup {
 		Seed: func(sections map[string]json.RawMessage, instead bool) (func() error, error) {
 			return seed.Renew(m.Files, sections, instead)
 		},
+		Links: links,
 	})}
 }
 

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"net/netip"
 	"reflect"
 
 	"github.com/incusos/incusos/api"
@@ -95,6 +96,15 @@ func (t networkTarget) check(config api.NetworkConfig) error {
 		return nil
 	}
 	return t.host.CheckZone(config.Time.Timezone)
+}
+
+// portOf returns the port of an address that the system is told to listen on.
+func portOf(address string) []int {
+	a, err := netip.ParseAddrPort(address)
+	if err != nil || a.Port() == 0 {
+		return nil
+	}
+	return []int{int(a.Port())}
 }
 
 func fullName(dns api.NetworkDNS) string {

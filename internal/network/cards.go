@@ -190,6 +190,18 @@ func (n *Network) Check(cfg api.NetworkConfig) error {
 	return nil
 }
 
+// Links returns the devices there are, cards under the names they had before they
+// were renamed: those that the operator and documents know them by.
+func (n *Network) Links() ([]sys.Link, error) {
+	links, originals, err := n.machine()
+	for i, l := range links {
+		if first := originals[l.Hwaddr]; l.Physical && first != "" {
+			links[i].Name = first
+		}
+	}
+	return links, err
+}
+
 // machine returns the devices there are, and what cards were called first.
 func (n *Network) machine() ([]sys.Link, map[string]string, error) {
 	links, err := n.host.Links.List()

@@ -41,7 +41,7 @@ func firewall(cfg api.NetworkConfig, given Given) string {
 	devices := hostDevices(cfg)
 	var s strings.Builder
 	s.WriteString("table inet incus-os\ndelete table inet incus-os\ntable inet incus-os {\n" + needed)
-	s.WriteString("\tchain own {\n" + own(cfg) + "\t}\n")
+	s.WriteString("\tchain own {\n" + own(cfg, given) + "\t}\n")
 	for _, d := range devices {
 		fmt.Fprintf(&s, "\tchain %s {\n\t\tjump needed\n", d.chain)
 		for _, r := range d.rules {
@@ -86,8 +86,11 @@ func hostDevices(cfg api.NetworkConfig) (devices []hostDevice) {
 	return devices
 }
 
-func own(cfg api.NetworkConfig) string {
+func own(cfg api.NetworkConfig, given Given) string {
 	s := fmt.Sprintf("\t\ttcp dport %d accept\n\t\tudp dport %d accept\n", httpsPort, genevePort)
+	for _, port := range given.Ports {
+		s += fmt.Sprintf("\t\ttcp dport %d accept\n", port)
+	}
 	for _, w := range cfg.Wireguard {
 		if w.Port > 0 {
 			s += fmt.Sprintf("\t\tudp dport %d accept\n", w.Port)

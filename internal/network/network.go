@@ -66,12 +66,16 @@ type Network struct {
 	host    sys.Host
 	inForce func() api.NetworkConfig
 	port    string // of name servers
+
+	// Listens returns the TCP ports that the system listens on besides that of
+	// Incus; nil: none.
+	Listens func() []int
 }
 
 // New returns the network of host. InForce returns the configuration that was
 // applied last, which State and Health are about.
 func New(host sys.Host, inForce func() api.NetworkConfig) *Network {
-	return &Network{host, inForce, "53"}
+	return &Network{host: host, inForce: inForce, port: "53"}
 }
 
 // Name is the area's name in health reports.

@@ -99,6 +99,31 @@ func TestCardsBecomeWhatTheyWere(t *testing.T) {
 	}
 }
 
+func TestWhatTheSystemListensOnIsReached(t *testing.T) {
+	rig, n := start(t, static())
+	ports := []int{9443}
+	n.Listens = func() []int { return ports }
+	apply(t, n, static())
+	ports = nil
+	p, err := n.Plan(static())
+	if err != nil || !slices.Equal(p.Tell, []string{"firewall"}) {
+		t.Errorf("after a port was closed, tell %q, %v", p.Tell, err)
+	}
+	rules, err := rig.Host.Files.ReadFile("/run/incus-os/firewall/20-incus-os.nft")
+	if err != nil || !strings.Contains(string(rules), "\t\ttcp dport 9443 accept\n") {
+		t.Errorf("the port is not open: %v\n%s", err, rules)
+	}
+}
+
+func TestLinksKeepTheNamesOfCards(t *testing.T) {
+	_, n := start(t, static())
+	apply(t, n, static())
+	links, err := n.Links()
+	if err != nil || !slices.ContainsFunc(links, func(l sys.Link) bool { return l.Name == "enp1s0" && l.Physical && l.Hwaddr == mac }) {
+		t.Errorf("Links() = %+v, %v", links, err)
+	}
+}
+
 func TestBridgeWithInstancesStays(t *testing.T) {
 	rig, n := start(t, static())
 	apply(t, n, static())

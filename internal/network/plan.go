@@ -54,6 +54,9 @@ func (n *Network) plan(cfg api.NetworkConfig, keep bool) (Plan, error) {
 	if given.Keys, err = n.keys(cfg, keep); err != nil {
 		return Plan{}, err
 	}
+	if n.Listens != nil {
+		given.Ports = n.Listens()
+	}
 	want := Render(cfg, given)
 	have, err := n.observe()
 	if err != nil {

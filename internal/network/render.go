@@ -22,6 +22,7 @@ type File struct {
 type Given struct {
 	Cards map[string]string     // MAC address, lower case with colons, of what the configuration calls a card
 	Keys  map[string]api.Secret // private keys of tunnels that have none in the configuration, by name
+	Ports []int                 // TCP ports that the system listens on besides that of Incus
 }
 
 // Render returns the files that implement cfg, by path. cfg must be valid. Without
