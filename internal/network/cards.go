@@ -95,7 +95,7 @@ func renamings(cfg api.NetworkConfig, given Given, links []sys.Link, originals m
 		if !used {
 			address = l.Hwaddr
 			r.to = l.Name
-			if first := originals[l.Hwaddr]; first != "" {
+			if first := originals[l.Hwaddr]; first != "" && !taken(cfg, first, links) {
 				r.to = first
 			}
 		}
@@ -107,6 +107,29 @@ func renamings(cfg api.NetworkConfig, given Given, links []sys.Link, originals m
 		}
 	}
 	return list
+}
+
+// taken reports whether a card cannot have a name back: a device that cfg wants is
+// called so, or a bridge that stays because instances are connected to it.
+func taken(cfg api.NetworkConfig, name string, links []sys.Link) bool {
+	return slices.Contains(deviceNames(cfg), name) || len(guests(links, name)) > 0
+}
+
+// deviceNames returns the names that the operator gave.
+func deviceNames(cfg api.NetworkConfig) (names []string) {
+	for _, i := range cfg.Interfaces {
+		names = append(names, i.Name)
+	}
+	for _, b := range cfg.Bonds {
+		names = append(names, b.Name)
+	}
+	for _, v := range cfg.VLANs {
+		names = append(names, v.Name)
+	}
+	for _, w := range cfg.Wireguard {
+		names = append(names, w.Name)
+	}
+	return names
 }
 
 // inBond reports whether a card has the address of a bond for now.
@@ -208,6 +231,17 @@ func (n *Network) machine() ([]sys.Link, map[string]string, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	links = slices.DeleteFunc(links, func(l sys.Link) bool { return l.Physical && !n.settled(l) })
 	originals, err := n.originals()
 	return links, originals, err
+}
+
+// settled reports whether udev is done with a card. Until then udev may rename it,
+// and we would not learn the name that the operator knows.
+func (n *Network) settled(l sys.Link) bool {
+	index, err := n.host.Files.ReadFile("/sys/class/net/" + l.Name + "/ifindex")
+	if err != nil || !n.host.Files.Exists("/run/udev/control") {
+		return true // there is no udev
+	}
+	return n.host.Files.Exists("/run/udev/data/n" + strings.TrimSpace(string(index)))
 }

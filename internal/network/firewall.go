@@ -82,6 +82,7 @@ func hostDevices(cfg api.NetworkConfig) (devices []hostDevice) {
 	if cfg.Default() {
 		add("en*", nil)
 		add("eth*", nil)
+		add("_p*", nil)
 	}
 	return devices
 }

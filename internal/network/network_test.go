@@ -93,7 +93,7 @@ func TestCardsBecomeWhatTheyWere(t *testing.T) {
 	}
 	apply(t, n, api.NetworkConfig{})
 	links, _ := rig.Links.List()
-	want := []sys.Link{{Name: "enp1s0", Hwaddr: mac, Current: mac, MTU: 9000, Up: true, Physical: true, Addresses: []string{"192.0.2.10/24"}}}
+	want := []sys.Link{{Name: "enp1s0", Hwaddr: mac, Current: mac, MTU: 9000, Enabled: true, Up: true, Physical: true, Addresses: []string{"192.0.2.10/24"}}}
 	if diff := cmp.Diff(want, links); diff != "" {
 		t.Errorf("devices (-want +got):\n%s", diff)
 	}
@@ -125,18 +125,45 @@ func TestLinksKeepTheNamesOfCards(t *testing.T) {
 }
 
 func TestBridgeWithInstancesStays(t *testing.T) {
-	rig, n := start(t, static())
-	apply(t, n, static())
-	if err := rig.Host.Files.MkdirAll("/sys/class/net/mgmt/brif/veth1234", 0o755); err != nil {
-		t.Fatal(err)
-	}
+	cfg := static()
+	cfg.Interfaces[0].Name, cfg.VLANs[0].Parent = "enp1s0", "enp1s0"
+	rig, n := start(t, cfg)
+	apply(t, n, cfg)
+	links, _ := rig.Links.List()
+	rig.Links.Set(append(links, sys.Link{Name: "veth1234", Master: "enp1s0", Up: true})...)
 	p, err := n.Plan(api.NetworkConfig{})
-	if err != nil || !strings.Contains(p.String(), "keep bridge mgmt, to which instances are connected, without its card\n") {
+	if err != nil || !strings.Contains(p.String(), "keep bridge enp1s0, to which instances are connected, without its card\n") {
 		t.Errorf("plan: %v\n%s", err, p)
 	}
 	apply(t, n, api.NetworkConfig{})
-	if _, ok := rig.Links.Get("mgmt"); !ok {
-		t.Error("the bridge is gone, and the instances with it")
+	if l, _ := rig.Links.Get("veth1234"); l.Master != "enp1s0" {
+		t.Error("the bridge is gone, and the instances are without it")
+	}
+	if l, _ := rig.Links.Get(card); l.Master != "" || l.Current != mac || !slices.Equal(l.Addresses, []string{"192.0.2.10/24"}) {
+		t.Errorf("the card, whose name is taken, is %+v", l)
+	}
+}
+
+func TestCardsAreLeftToUdevUntilItIsDone(t *testing.T) {
+	rig, n := start(t, static())
+	for name, content := range map[string]string{"/sys/class/net/enp1s0/ifindex": "2\n", "/run/udev/control": ""} {
+		if err := rig.Host.Files.MkdirAll(path.Dir(name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := rig.Host.Files.WriteFile(name, []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	apply(t, n, static())
+	if _, ok := rig.Links.Get("enp1s0"); !ok || n.Health(t.Context()) == nil {
+		t.Error("the card was taken while udev was at it")
+	}
+	if err := rig.Host.Files.MkdirAll("/run/udev/data/n2", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	apply(t, n, static())
+	if l, _ := rig.Links.Get(card); l.Master != "mgmt" {
+		t.Errorf("the card is %+v once udev is done", l)
 	}
 }
 
@@ -307,7 +334,7 @@ func TestCableIsPartOfHealth(t *testing.T) {
 		t.Fatal(err)
 	}
 	links, _ := rig.Links.List()
-	links[0].Up = false
+	links[0].Enabled, links[0].Up = true, false
 	rig.Links.Set(links...)
 	if err := n.Health(t.Context()); err == nil || !strings.Contains(err.Error(), "no carrier; check the cable") {
 		t.Errorf("Health() = %v without cable", err)

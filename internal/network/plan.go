@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/incusos/incusos/api"
+	"github.com/incusos/incusos/internal/sys"
 )
 
 // A Plan is the difference between the machine and a configuration. One that is
@@ -72,7 +73,7 @@ func (n *Network) plan(cfg api.NetworkConfig, keep bool) (Plan, error) {
 		}
 	}
 	slices.Sort(p.Remove)
-	p.Delete = deleted(have, want, n.host.Files)
+	p.Delete = deleted(have, want, links)
 	for name, f := range want {
 		if f.Secret && strings.HasSuffix(name, ".netdev") {
 			p.secret = append(p.secret, name)
@@ -87,9 +88,7 @@ func (n *Network) plan(cfg api.NetworkConfig, keep bool) (Plan, error) {
 // deleted returns the devices whose file goes away or is another one now: networkd
 // makes devices but deletes and changes none. A bridge is changed while it is in
 // use, and stays if instances are connected to it.
-func deleted(have map[string]string, want map[string]File, files interface {
-	ReadDir(name string) ([]fs.DirEntry, error)
-}) (devices []string) {
+func deleted(have map[string]string, want map[string]File, links []sys.Link) (devices []string) {
 	for name, content := range have {
 		device, isDevice := strings.CutSuffix(path.Base(name), ".netdev")
 		now, stays := want[name]
@@ -97,7 +96,7 @@ func deleted(have map[string]string, want map[string]File, files interface {
 		if device = strings.TrimPrefix(device, prefix+"-"); !isDevice || stays && (now.Content == content || bridge && strings.Contains(now.Content, "\nKind=bridge\n")) {
 			continue
 		}
-		if bridge && len(guests(files, device)) > 0 {
+		if bridge && len(guests(links, device)) > 0 {
 			continue
 		}
 		devices = append(devices, device)
@@ -116,13 +115,10 @@ func rank(device string) int {
 }
 
 // guests returns the ports of a bridge that are not ours.
-func guests(files interface {
-	ReadDir(name string) ([]fs.DirEntry, error)
-}, bridge string) (ports []string) {
-	entries, _ := files.ReadDir("/sys/class/net/" + bridge + "/brif") // no such bridge has no ports
-	for _, e := range entries {
-		if !strings.HasPrefix(e.Name(), "_") {
-			ports = append(ports, e.Name())
+func guests(links []sys.Link, bridge string) (ports []string) {
+	for _, l := range links {
+		if l.Master == bridge && !strings.HasPrefix(l.Name, "_") {
+			ports = append(ports, l.Name)
 		}
 	}
 	return ports

@@ -81,11 +81,12 @@ func peerName(mac string) string  { return "_i" + strings.ReplaceAll(mac, ":", "
 
 // anyLink does not delay the boot, since which of the cards are connected is
 // not known. A card has no kind; Incus' bridges, veth pairs and taps have one
-// (systemd.network(5), Kind=).
+// (systemd.network(5), Kind=). A card whose name is that of a bridge in use keeps
+// ours.
 const anyLink = `[Match]
 Type=ether
 Kind=!*
-Name=en* eth*
+Name=en* eth* _p*
 
 [Link]
 RequiredForOnline=no

@@ -283,7 +283,8 @@ func (n *Network) warnings(ctx context.Context, all map[string]api.InterfaceStat
 }
 
 // Health complains about cards that the configuration in force names and the
-// machine lacks, and about those without carrier that it cannot be online without.
+// machine lacks, and about those without carrier that it cannot be online without;
+// one that was not switched on yet cannot have any.
 // Nothing else depends on them, so that is no reason to undo a change.
 func (n *Network) Health(ctx context.Context) error {
 	links, originals, err := n.machine()
@@ -298,7 +299,7 @@ func (n *Network) Health(ctx context.Context) error {
 	}
 	for _, i := range cfg.Interfaces {
 		for _, l := range links {
-			if l.Physical && l.Hwaddr == cards[i.Hwaddr] && !l.Up && len(i.Addresses) > 0 && i.RequiredForOnline != "no" {
+			if l.Physical && l.Hwaddr == cards[i.Hwaddr] && l.Enabled && !l.Up && len(i.Addresses) > 0 && i.RequiredForOnline != "no" {
 				complaints = append(complaints, "interface \""+i.Name+"\" has no carrier; check the cable and the switch, or set required_for_online to no")
 			}
 		}

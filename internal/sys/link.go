@@ -50,7 +50,8 @@ func (kernelLinks) List() ([]Link, error) {
 func describe(a *netlink.LinkAttrs) Link {
 	l := Link{
 		Name: a.Name, Hwaddr: a.HardwareAddr.String(), Current: a.HardwareAddr.String(), MTU: a.MTU,
-		Up: a.RawFlags&unix.IFF_RUNNING != 0 && a.Flags&net.FlagUp != 0,
+		Enabled: a.Flags&net.FlagUp != 0,
+		Up:      a.RawFlags&unix.IFF_RUNNING != 0 && a.Flags&net.FlagUp != 0,
 	}
 	_, err := os.Stat("/sys/class/net/" + a.Name + "/device")
 	l.Physical = err == nil

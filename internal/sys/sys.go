@@ -110,7 +110,8 @@ type Link struct {
 	Hwaddr    string   // MAC address, lower case with colons; of a card the one it was made with
 	Current   string   // MAC address in use
 	MTU       int      // bytes
-	Up        bool     // has a carrier and is administratively up
+	Enabled   bool     // administratively up
+	Up        bool     // the same, and has a carrier
 	Physical  bool     // a network card rather than a bridge, veth and so on
 	Master    string   // bridge or bond that it is part of; "" none
 	Addresses []string // in CIDR notation, link-local ones left out

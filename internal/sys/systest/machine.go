@@ -98,7 +98,7 @@ func ReadMachine(name string) (Machine, error) {
 func (m Machine) links() []sys.Link {
 	var links []sys.Link
 	for _, n := range m.NICs {
-		links = append(links, sys.Link{Name: n.Name, Hwaddr: n.Hwaddr, Current: n.Hwaddr, MTU: 1500, Up: n.Up, Physical: true, Addresses: n.Addresses})
+		links = append(links, sys.Link{Name: n.Name, Hwaddr: n.Hwaddr, Current: n.Hwaddr, MTU: 1500, Enabled: true, Up: n.Up, Physical: true, Addresses: n.Addresses})
 	}
 	return links
 }

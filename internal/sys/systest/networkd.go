@@ -67,7 +67,7 @@ func (r *Rig) readNetwork(leases map[string][]string) error {
 func (l *Links) make(name, mac string) {
 	if l.index(name) < 0 {
 		mac = cmp.Or(mac, "02:ff:00:00:00:00")
-		l.links = append(slices.Clone(l.links), sys.Link{Name: name, Hwaddr: mac, Current: mac, MTU: 1500, Up: true})
+		l.links = append(slices.Clone(l.links), sys.Link{Name: name, Hwaddr: mac, Current: mac, MTU: 1500, Enabled: true, Up: true})
 	}
 }
 
