@@ -55,7 +55,7 @@ func entryOf(name string, content []byte) entry {
 
 // fileName is what names of files in an archive look like: one of a document or
 // of a key, never one that leads elsewhere.
-var fileName = regexp.MustCompile(`^([a-z][a-z0-9-]*\.json|(recovery|zpool|luks)\.[A-Za-z0-9][A-Za-z0-9._:-]*\.key)$`)
+var fileName = regexp.MustCompile(`^([a-z][a-z0-9-]*\.json|(recovery|zpool|luks|wireguard)\.[A-Za-z0-9][A-Za-z0-9._:-]*\.key)$`)
 
 // isKey reports whether a file is a key by its name.
 func isKey(file string) bool { return fileName.MatchString(file) && file[len(file)-4:] == ".key" }

@@ -17,7 +17,7 @@ import (
 
 func TestPackedIsUnpacked(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		names := rapid.StringMatching(`[a-z][a-z0-9-]{0,9}\.json|(zpool|luks|recovery)\.[A-Za-z0-9][A-Za-z0-9._:-]{0,9}\.key`)
+		names := rapid.StringMatching(`[a-z][a-z0-9-]{0,9}\.json|(zpool|luks|recovery|wireguard)\.[A-Za-z0-9][A-Za-z0-9._:-]{0,9}\.key`)
 		files := rapid.MapOfN(names, rapid.SliceOf(rapid.Byte()), 0, 9).Draw(rt, "files")
 		delete(files, manifestName)
 		data, err := pack(manifest{Version: "202601010000", MachineID: "0123"}, files)

@@ -21,6 +21,7 @@ package backup
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -129,6 +130,9 @@ func (b *Backup) sound(file string, content []byte) error {
 	}
 	if strings.HasPrefix(file, "zpool.") && len(content) != keySize {
 		return fmt.Errorf("the key of a pool has %d bytes; want %d", len(content), keySize)
+	}
+	if b, err := base64.StdEncoding.DecodeString(string(content)); strings.HasPrefix(file, "wireguard.") && (err != nil || len(b) != keySize) {
+		return fmt.Errorf("the key of a tunnel is no base64 of %d bytes", keySize)
 	}
 	return nil
 }

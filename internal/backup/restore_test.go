@@ -351,7 +351,7 @@ func TestKeysThatStay(t *testing.T) {
 			if tt.pool != "" {
 				withPool(t, rig, pools, tt.pool)
 			}
-			archive := map[string]string{"recovery.root.key": "opened another root\n", "luks.sdb.key": "opened another", "luks.sdc.key": "opens sdc"}
+			archive := map[string]string{"recovery.root.key": "opened another root\n", "luks.sdb.key": "opened another", "luks.sdc.key": "opens sdc", "wireguard.wg0.key": tunnelKey}
 			for where, key := range map[string]string{"have": tt.have, "backup": tt.backup} {
 				switch {
 				case key == "":
@@ -365,7 +365,7 @@ func TestKeysThatStay(t *testing.T) {
 				t.Fatal(err)
 			}
 			restart(t, rig)
-			want := map[string]string{"recovery.root.key": "opens root\n", "luks.sdb.key": "opens sdb", "luks.sdc.key": "opens sdc"}
+			want := map[string]string{"recovery.root.key": "opens root\n", "luks.sdb.key": "opens sdb", "luks.sdc.key": "opens sdc", "wireguard.wg0.key": tunnelKey}
 			if tt.want != "" {
 				want[localKey] = tt.want
 			}
@@ -453,5 +453,17 @@ func TestSecretsAreInNoError(t *testing.T) {
 		if err == nil || strings.Contains(err.Error(), "hush") {
 			t.Errorf("Restore() = %v, want an error without the content", err)
 		}
+	}
+}
+
+const tunnelKey = "yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk="
+
+func TestHalfAKeyOfATunnelIsRefused(t *testing.T) {
+	b := New(machine(t, nil).Host, options())
+	if err := b.sound("wireguard.wg0.key", []byte(tunnelKey[:20])); err == nil {
+		t.Error("half a key is sound")
+	}
+	if err := b.sound("wireguard.wg0.key", []byte(tunnelKey)); err != nil {
+		t.Error(err)
 	}
 }

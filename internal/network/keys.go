@@ -7,12 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path"
 
 	"github.com/incusos/incusos/api"
 )
 
-// keysDir has the private key of each tunnel that has none in the configuration.
-const keysDir = "/var/lib/incus-os/wireguard"
+// keyFile returns where the private key of a tunnel is that has none in the
+// configuration. A backup takes files of this form along.
+func keyFile(name string) string { return "/var/lib/incus-os/wireguard." + name + ".key" }
 
 // keys returns the private keys of tunnels that cfg leaves to the machine. New ones
 // are saved if keep is set, and differ every time otherwise.
@@ -32,7 +34,7 @@ func (n *Network) keys(cfg api.NetworkConfig, keep bool) (map[string]api.Secret,
 }
 
 func (n *Network) key(name string, keep bool) (api.Secret, error) {
-	file := keysDir + "/" + name
+	file := keyFile(name)
 	b, err := n.host.Files.ReadFile(file)
 	if err == nil {
 		return api.Secret(b), nil
@@ -44,7 +46,7 @@ func (n *Network) key(name string, keep bool) (api.Secret, error) {
 	if err != nil || !keep {
 		return key, err
 	}
-	if err := n.host.Files.MkdirAll(keysDir, 0o700); err != nil {
+	if err := n.host.Files.MkdirAll(path.Dir(file), 0o700); err != nil {
 		return "", err
 	}
 	return key, n.host.Files.WriteFile(file, []byte(key), 0o600)

@@ -281,7 +281,7 @@ func TestKeyOfATunnelIsMadeOnceAndKept(t *testing.T) {
 	if _, err := n.Plan(static()); err != nil {
 		t.Fatal(err)
 	}
-	const file = "/var/lib/incus-os/wireguard/wg0"
+	const file = "/var/lib/incus-os/wireguard.wg0.key"
 	if rig.Host.Files.Exists(file) {
 		t.Error("a plan made a key")
 	}
