@@ -41,6 +41,9 @@ Flags:
   --socket PATH   serve the API there instead of /run/incus-os/unix.socket
   --metrics ADDR  serve figures for Prometheus at this TCP address instead of
                   127.0.0.1:9100; a pretend machine serves none without it
+  --proxy ADDR    serve the way out of the machine at this TCP address of the
+                  loopback instead of 127.0.0.1:3128; a pretend machine serves
+                  none without it
 `
 
 func main() {
@@ -58,8 +61,8 @@ func main() {
 
 // options are the flags.
 type options struct {
-	root, machine, socket, metrics string
-	pretend                        bool
+	root, machine, socket, metrics, proxy string
+	pretend                               bool
 }
 
 func run(ctx context.Context, args []string, stdout io.Writer) error {
@@ -70,6 +73,7 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	flags.StringVar(&o.machine, "machine", "", "")
 	flags.StringVar(&o.socket, "socket", "", "")
 	flags.StringVar(&o.metrics, "metrics", "", "")
+	flags.StringVar(&o.proxy, "proxy", "", "")
 	flags.BoolVar(&o.pretend, "pretend", false, "")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -94,9 +98,12 @@ func serve(ctx context.Context, o options, stdout io.Writer) error {
 	screen := console.New(host.Files, screens...)
 	defer screen.Close()
 	parts := daemon.Wire(host, screen, func() (daemon.First, error) { return first(host) })
-	parts.Socket, parts.Metrics = o.socket, o.metrics
+	parts.Socket, parts.Metrics, parts.Proxy = o.socket, o.metrics, o.proxy
 	if parts.Metrics == "" && !o.pretend {
 		parts.Metrics = daemon.MetricsAddress
+	}
+	if parts.Proxy == "" && !o.pretend {
+		parts.Proxy = daemon.ProxyAddress
 	}
 	parts.Install = func(ctx context.Context, screen *console.Console) error { return provision.Install(ctx, host, screen) }
 	return daemon.New(parts).Run(ctx)

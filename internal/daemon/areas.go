@@ -52,6 +52,7 @@ func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Opti
 	fallback, door := fallbackListener(m, screen, news, fallbackDoc, gate)
 	networks, hosts := wireNetwork(m, networkDoc, gate)
 	networks.network.Listens = func() []int { return portOf(fallbackDoc.get().ListenAddress) }
+	outward := wireProxy(networks)
 	seals := seal.New(m, func() bool { return securityDoc.get().RecoveryKeys })
 	stores := storage.New(m)
 	services := wireServices(m, gate, networks.network, seed, &seedErr)
@@ -65,10 +66,11 @@ func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Opti
 		Tasks:   tasks,
 		News:    news,
 		Also:    []Server{door},
+		Outward: outward,
 		Pages:   pages(m, networks.network),
 		// The network comes before the pools: addresses arrive while those open.
 		Areas: []Area{
-			restore, taskArea, hosts, kernel, logging, securityDoc.guard(seals), networks, fallback,
+			restore, taskArea, hosts, kernel, logging, securityDoc.guard(seals), networks, outward, fallback,
 			storageDoc.guard(stores), services, reported{appsDoc.guard(applications), door.Applications},
 			seedling, // when the others have taken from it what they want
 		},
@@ -94,7 +96,7 @@ func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Opti
 			Trial:     func() *api.Trial { return trial(gate) },
 		},
 		Warnings: func() []string {
-			return slices.Concat(seed.warnings(), seedling.warnings(), securityDoc.get().warnings(), applications.Warnings(), log.Warnings(), door.Warnings())
+			return slices.Concat(seed.warnings(), seedling.warnings(), securityDoc.get().warnings(), applications.Warnings(), log.Warnings(), door.Warnings(), outward.Warnings())
 		},
 	}
 }

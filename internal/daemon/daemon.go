@@ -10,6 +10,7 @@
 //	early.go   what the early boot left in /run
 //	debug.go   what whoever searches for a fault gets to see
 //	figures.go  figures for Incus and Prometheus
+//	proxy.go    the way out, for Incus and for the daemon itself
 //
 // The local API is served before anything is reconciled: it never waits for the
 // network, and incusd asks it while it starts. Nothing here knows a feature.
@@ -28,6 +29,7 @@ import (
 
 	"github.com/incusos/incusos/api"
 	"github.com/incusos/incusos/internal/console"
+	"github.com/incusos/incusos/internal/proxy"
 	"github.com/incusos/incusos/internal/rest"
 	"github.com/incusos/incusos/internal/sys"
 	"github.com/incusos/incusos/internal/task"
@@ -56,6 +58,8 @@ type Options struct {
 	Machine  rest.Machine     // what the API answers from
 	Warnings func() []string  // what needs attention although it works
 	Metrics  string           // TCP address to serve figures at; "" is nowhere
+	Outward  *proxy.Proxy     // the way out of the machine; nil: none
+	Proxy    string           // TCP address to serve Outward at; "" is nowhere
 	Tasks    *task.Manager    // stopped with the daemon; nil: none
 	Wake     chan struct{}    // sent to when all areas should be reconciled soon; nil: a new one
 	News     chan struct{}    // sent to when the console should be drawn anew; nil: never
@@ -127,6 +131,9 @@ func (d *Daemon) run(ctx context.Context) error {
 	}
 	for _, s := range d.Also {
 		also.Go(func() { s.Serve(ctx, rest.Handler(d.Machine)) })
+	}
+	if d.Outward != nil && d.Proxy != "" {
+		also.Go(func() { d.Outward.Serve(ctx, d.Proxy) })
 	}
 	notify(sdnotify.SdNotifyReady)
 	links, err := d.Host.Links.Watch(ctx)

@@ -98,7 +98,7 @@ func (p *Proxy) newPool() *http.Transport {
 	return &http.Transport{
 		Proxy: func(r *http.Request) (*url.URL, error) {
 			if w := wayOf(r); !w.direct() {
-				return w.url()
+				return w.url(), nil
 			}
 			return nil, nil //nolint:nilnil // what http.Transport takes for "directly"
 		},

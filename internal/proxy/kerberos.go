@@ -10,6 +10,8 @@ import (
 	"github.com/jcmturner/gokrb5/v8/client"
 	"github.com/jcmturner/gokrb5/v8/config"
 	"github.com/jcmturner/gokrb5/v8/spnego"
+
+	"github.com/incusos/incusos/api"
 )
 
 // realms is how Kerberos is spoken: key servers are found by the DNS (RFC 4120,
@@ -28,12 +30,12 @@ type tickets struct {
 	servers string // sections of krb5.conf(5) that say more than realms
 
 	mu      sync.Mutex
-	clients map[Server]*client.Client
+	clients map[api.NetworkProxyServer]*client.Client
 }
 
 // keep forgets the tickets for all but these proxies.
-func (t *tickets) keep(servers map[string]Server) {
-	wanted := make(map[Server]bool)
+func (t *tickets) keep(servers map[string]api.NetworkProxyServer) {
+	wanted := make(map[api.NetworkProxyServer]bool)
 	for _, s := range servers {
 		wanted[s] = true
 	}
@@ -49,7 +51,7 @@ func (t *tickets) keep(servers map[string]Server) {
 
 // negotiate returns what a request says to the proxy on host (RFC 4559). A first
 // one asks the key servers, each of which has five seconds.
-func (t *tickets) negotiate(ctx context.Context, s Server, host string) (string, error) {
+func (t *tickets) negotiate(ctx context.Context, s api.NetworkProxyServer, host string) (string, error) {
 	c, err := t.client(s)
 	if err != nil {
 		return "", err
@@ -71,7 +73,7 @@ func (t *tickets) negotiate(ctx context.Context, s Server, host string) (string,
 	}
 }
 
-func (t *tickets) client(s Server) (*client.Client, error) {
+func (t *tickets) client(s api.NetworkProxyServer) (*client.Client, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if c, ok := t.clients[s]; ok {
@@ -85,7 +87,7 @@ func (t *tickets) client(s Server) (*client.Client, error) {
 	conf.LibDefaults.DefaultRealm = realm
 	c := client.NewWithPassword(s.Username, realm, string(s.Password), conf, client.DisablePAFXFAST(true))
 	if t.clients == nil {
-		t.clients = make(map[Server]*client.Client)
+		t.clients = make(map[api.NetworkProxyServer]*client.Client)
 	}
 	t.clients[s] = c
 	return c, nil

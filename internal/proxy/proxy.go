@@ -30,6 +30,8 @@ import (
 	"net/url"
 	"sync"
 	"time"
+
+	"github.com/incusos/incusos/api"
 )
 
 // Address is where the proxy of a real machine listens. The unit of Incus has
@@ -51,7 +53,7 @@ const (
 // A Proxy is the forward proxy of one machine. Its methods may be called from
 // several goroutines.
 type Proxy struct {
-	config   func() Config
+	config   func() api.NetworkProxy
 	pages    http.Handler // requests that are no tunnels
 	pool     *http.Transport
 	roots    *x509.CertPool // of proxies that speak TLS; nil are the machine's
@@ -66,7 +68,7 @@ type Proxy struct {
 
 // New returns a proxy that listens nowhere yet. Config returns the configuration
 // in force, which must be valid.
-func New(config func() Config) *Proxy {
+func New(config func() api.NetworkProxy) *Proxy {
 	p := &Proxy{config: config}
 	p.pool = p.newPool()
 	p.pages = p.newPages()

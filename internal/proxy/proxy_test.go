@@ -16,16 +16,18 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/incusos/incusos/api"
 )
 
 const secret = "correct horse"
 
 // serve returns a running proxy with the configuration that set changes, and a
 // client that uses it and trusts anybody.
-func serve(t *testing.T, c Config) (p *Proxy, set func(Config), client *http.Client) {
+func serve(t *testing.T, c api.NetworkProxy) (p *Proxy, set func(api.NetworkProxy), client *http.Client) {
 	t.Helper()
 	var mu sync.Mutex
-	p = New(func() Config { mu.Lock(); defer mu.Unlock(); return c })
+	p = New(func() api.NetworkProxy { mu.Lock(); defer mu.Unlock(); return c })
 	p.roots = x509.NewCertPool()
 	p.pool.TLSClientConfig.RootCAs = p.roots
 	ctx, cancel := context.WithCancel(t.Context())
@@ -36,7 +38,7 @@ func serve(t *testing.T, c Config) (p *Proxy, set func(Config), client *http.Cli
 		time.Sleep(time.Millisecond)
 	}
 	pool := &http.Transport{Proxy: p.Through, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true} //nolint:gosec // servers of the test
-	return p, func(n Config) { mu.Lock(); defer mu.Unlock(); c = n }, &http.Client{Transport: pool}
+	return p, func(n api.NetworkProxy) { mu.Lock(); defer mu.Unlock(); c = n }, &http.Client{Transport: pool}
 }
 
 func (p *Proxy) where() string {
@@ -154,15 +156,15 @@ func get(t *testing.T, c *http.Client, url string) (int, string) {
 
 func TestEveryWayLeadsOut(t *testing.T) {
 	k := newKDC(t, "node1", secret, "127.0.0.1")
-	basicServer := Server{Auth: "basic", Username: "node1", Password: secret}
-	kerberosServer := Server{Auth: "kerberos", Username: "node1", Password: secret, Realm: strings.ToLower(realm)}
+	basicServer := api.NetworkProxyServer{Auth: "basic", Username: "node1", Password: secret}
+	kerberosServer := api.NetworkProxyServer{Auth: "kerberos", Username: "node1", Password: secret, Realm: strings.ToLower(realm)}
 	for name, tt := range map[string]struct {
-		server Server
+		server api.NetworkProxyServer
 		tls    bool
 		takes  func(string) bool
 	}{
-		"anonymous":     {Server{}, false, anybody},
-		"by name":       {Server{Auth: "anonymous"}, false, anybody},
+		"anonymous":     {api.NetworkProxyServer{}, false, anybody},
+		"by name":       {api.NetworkProxyServer{Auth: "anonymous"}, false, anybody},
 		"basic":         {basicServer, false, user("node1", secret)},
 		"TLS and basic": {basicServer, true, user("node1", secret)},
 		"Kerberos":      {kerberosServer, false, k.takes},
@@ -171,7 +173,7 @@ func TestEveryWayLeadsOut(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			corp := newCorporate(t, tt.tls, tt.takes)
 			tt.server.Host, tt.server.UseTLS = corp.Listener.Addr().String(), tt.tls
-			p, _, client := serve(t, Config{Servers: map[string]Server{"corp": tt.server}})
+			p, _, client := serve(t, api.NetworkProxy{Servers: map[string]api.NetworkProxyServer{"corp": tt.server}})
 			p.tickets.servers = k.conf()
 			if tt.tls {
 				p.roots.AddCert(corp.Certificate())
@@ -198,7 +200,7 @@ func TestEveryWayLeadsOut(t *testing.T) {
 }
 
 func TestWithoutConfigurationEverythingGoesDirectly(t *testing.T) {
-	_, _, client := serve(t, Config{})
+	_, _, client := serve(t, api.NetworkProxy{})
 	plain, secure := sites(t)
 	for _, site := range []string{plain.URL, secure.URL} {
 		if code, body := get(t, client, site+"/x"); code != 200 || body != `/x knows ""` {
@@ -209,8 +211,8 @@ func TestWithoutConfigurationEverythingGoesDirectly(t *testing.T) {
 
 func TestAChangeCountsAtOnce(t *testing.T) {
 	corp := newCorporate(t, false, user("node1", secret))
-	server := Server{Host: corp.Listener.Addr().String(), Auth: "basic", Username: "node1", Password: "former"}
-	p, set, client := serve(t, Config{Servers: map[string]Server{"corp": server}})
+	server := api.NetworkProxyServer{Host: corp.Listener.Addr().String(), Auth: "basic", Username: "node1", Password: "former"}
+	p, set, client := serve(t, api.NetworkProxy{Servers: map[string]api.NetworkProxyServer{"corp": server}})
 	plain, secure := sites(t)
 	for _, site := range []string{plain.URL, secure.URL} {
 		code, body := get(t, client, site)
@@ -222,14 +224,14 @@ func TestAChangeCountsAtOnce(t *testing.T) {
 		t.Errorf("Warnings() = %q", w)
 	}
 	server.Password = secret
-	set(Config{Servers: map[string]Server{"corp": server}})
+	set(api.NetworkProxy{Servers: map[string]api.NetworkProxyServer{"corp": server}})
 	if code, body := get(t, client, secure.URL); code != 200 {
 		t.Errorf("with the right password: %d %s", code, body)
 	}
 	if w := p.Warnings(); len(w) != 0 {
 		t.Errorf("Warnings() = %q after it worked", w)
 	}
-	set(Config{Rules: []Rule{{"127.*", "none"}}})
+	set(api.NetworkProxy{Rules: []api.NetworkProxyRule{rule("127.*", "none")}})
 	if code, body := get(t, client, plain.URL); code != http.StatusForbidden || !strings.Contains(body, `the rule for "127.*"`) {
 		t.Errorf("a forbidden page: %d %s", code, body)
 	}
@@ -243,17 +245,17 @@ func TestKerberosSaysWhatIsWrong(t *testing.T) {
 	corp := newCorporate(t, false, k.takes)
 	plain, _ := sites(t)
 	for name, tt := range map[string]struct {
-		change func(*Server)
+		change func(*api.NetworkProxyServer)
 		want   string
 	}{
-		"a wrong password":      {func(s *Server) { s.Password = "former" }, "logging in to the realm EXAMPLE.NET"},
-		"an unknown user":       {func(s *Server) { s.Username = "node2" }, "logging in to the realm EXAMPLE.NET"},
-		"a proxy without a key": {func(s *Server) { s.Host = strings.Replace(s.Host, "127.0.0.1", "localhost", 1) }, "getting a ticket for HTTP/localhost"},
+		"a wrong password":      {func(s *api.NetworkProxyServer) { s.Password = "former" }, "logging in to the realm EXAMPLE.NET"},
+		"an unknown user":       {func(s *api.NetworkProxyServer) { s.Username = "node2" }, "logging in to the realm EXAMPLE.NET"},
+		"a proxy without a key": {func(s *api.NetworkProxyServer) { s.Host = strings.Replace(s.Host, "127.0.0.1", "localhost", 1) }, "getting a ticket for HTTP/localhost"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			server := Server{Host: corp.Listener.Addr().String(), Auth: "kerberos", Username: "node1", Password: secret, Realm: realm}
+			server := api.NetworkProxyServer{Host: corp.Listener.Addr().String(), Auth: "kerberos", Username: "node1", Password: secret, Realm: realm}
 			tt.change(&server)
-			p, _, client := serve(t, Config{Servers: map[string]Server{"corp": server}})
+			p, _, client := serve(t, api.NetworkProxy{Servers: map[string]api.NetworkProxyServer{"corp": server}})
 			p.tickets.servers = k.conf()
 			code, body := get(t, client, plain.URL)
 			if code != http.StatusBadGateway || !strings.Contains(body, tt.want) || strings.Contains(body, string(server.Password)) {
@@ -265,8 +267,8 @@ func TestKerberosSaysWhatIsWrong(t *testing.T) {
 
 func TestTicketsOfFormerProxiesAreForgotten(t *testing.T) {
 	var tt tickets
-	a, b := Server{Realm: "a", Username: "a"}, Server{Realm: "b", Username: "b"}
-	for _, s := range []Server{a, b, a} {
+	a, b := api.NetworkProxyServer{Realm: "a", Username: "a"}, api.NetworkProxyServer{Realm: "b", Username: "b"}
+	for _, s := range []api.NetworkProxyServer{a, b, a} {
 		if _, err := tt.client(s); err != nil {
 			t.Fatal(err)
 		}
@@ -274,7 +276,7 @@ func TestTicketsOfFormerProxiesAreForgotten(t *testing.T) {
 	if len(tt.clients) != 2 {
 		t.Fatalf("%d clients for two proxies", len(tt.clients))
 	}
-	tt.keep(map[string]Server{"b": b})
+	tt.keep(map[string]api.NetworkProxyServer{"b": b})
 	if _, ok := tt.clients[b]; len(tt.clients) != 1 || !ok {
 		t.Errorf("%d clients are left", len(tt.clients))
 	}
@@ -287,7 +289,7 @@ func TestNothingSecretIsLogged(t *testing.T) {
 	defer slog.SetDefault(former)
 	corp := newCorporate(t, false, user("node1", "another"))
 	plain, secure := sites(t)
-	p, _, client := serve(t, Config{Servers: map[string]Server{"corp": {Host: corp.URL, Auth: "basic", Username: "node1", Password: secret}}})
+	p, _, client := serve(t, api.NetworkProxy{Servers: map[string]api.NetworkProxyServer{"corp": {Host: corp.URL, Auth: "basic", Username: "node1", Password: secret}}})
 	_, a := get(t, client, plain.URL)
 	_, b := get(t, client, secure.URL)
 	all := out.String() + a + b + fmt.Sprintf("%v %+v", p.Warnings(), p.config())
@@ -302,7 +304,7 @@ func TestNothingSecretIsLogged(t *testing.T) {
 }
 
 func TestItIsForThisMachineAlone(t *testing.T) {
-	p := New(func() Config { return Config{} })
+	p := New(func() api.NetworkProxy { return api.NetworkProxy{} })
 	for _, method := range []string{"GET", "CONNECT"} {
 		r := httptest.NewRequest(method, "http://example.net/", nil)
 		r.RemoteAddr = "192.0.2.1:1"
@@ -320,7 +322,7 @@ func TestItIsForThisMachineAlone(t *testing.T) {
 }
 
 func TestWhatIsNoRequestForAProxy(t *testing.T) {
-	p, _, _ := serve(t, Config{})
+	p, _, _ := serve(t, api.NetworkProxy{})
 	for name, tt := range map[string]struct {
 		text string
 		want string
@@ -351,7 +353,7 @@ func TestWhatIsNoRequestForAProxy(t *testing.T) {
 
 func TestTheClientsOwnCredentialsGoNowhere(t *testing.T) {
 	corp := newCorporate(t, false, anybody)
-	_, _, client := serve(t, Config{Servers: map[string]Server{"corp": {Host: corp.URL}}})
+	_, _, client := serve(t, api.NetworkProxy{Servers: map[string]api.NetworkProxyServer{"corp": {Host: corp.URL}}})
 	plain, _ := sites(t)
 	r, err := http.NewRequestWithContext(t.Context(), "GET", plain.URL, nil)
 	if err != nil {
@@ -374,7 +376,7 @@ func TestAnAddressInUseIsSaid(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	p := New(func() Config { return Config{} })
+	p := New(func() api.NetworkProxy { return api.NetworkProxy{} })
 	if u, err := p.Through(nil); u != nil || err != nil {
 		t.Errorf("Through() = %v, %v where no proxy is served", u, err)
 	}

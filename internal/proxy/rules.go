@@ -2,25 +2,19 @@ package proxy
 
 import (
 	"fmt"
-	"maps"
 	"path"
-	"slices"
 	"strings"
+
+	"github.com/incusos/incusos/api"
 )
 
 // A way is how a destination is reached.
 type way struct {
 	name   string // of a proxy; "" is directly
-	server Server
+	server api.NetworkProxyServer
 }
 
 func (w way) direct() bool { return w.name == "" }
-
-// Targets of rules that are no proxies.
-const (
-	direct = "direct"
-	none   = "none"
-)
 
 // A refusedError says that a rule forbids a destination.
 type refusedError struct{ host, rule string }
@@ -31,24 +25,21 @@ func (e *refusedError) Error() string {
 
 // route returns the way to host, a name or an IP address without a port. The
 // first rule that matches decides, and what no rule is about is reached
-// directly. Without rules everything goes over the first of the proxies by name.
-func route(c Config, host string) (way, error) {
-	for _, r := range c.Rules {
+// directly.
+func route(c api.NetworkProxy, host string) (way, error) {
+	for _, r := range c.Way() {
 		if matches(r.Destination, host) {
 			return target(c, r, host)
 		}
 	}
-	if names := slices.Sorted(maps.Keys(c.Servers)); len(c.Rules) == 0 && len(names) > 0 {
-		return way{names[0], c.Servers[names[0]]}, nil
-	}
 	return way{}, nil
 }
 
-func target(c Config, r Rule, host string) (way, error) {
+func target(c api.NetworkProxy, r api.NetworkProxyRule, host string) (way, error) {
 	switch r.Target {
-	case direct:
+	case api.ProxyDirect:
 		return way{}, nil
-	case none:
+	case api.ProxyNone:
 		return way{}, &refusedError{host, r.Destination}
 	}
 	server, ok := c.Servers[r.Target]
@@ -59,8 +50,9 @@ func target(c Config, r Rule, host string) (way, error) {
 }
 
 // matches reports whether one of the patterns in destination, which "|"
-// separates, is about host. "*" stands for any text, also with dots; neither
-// case nor a final dot matters.
+// separates, is about host. "*" stands for any text, also with dots, and "?" for
+// a character; neither case, nor a final dot, nor the brackets around an IPv6
+// address matter.
 func matches(destination, host string) bool {
 	for pattern := range strings.SplitSeq(destination, "|") {
 		if ok, err := path.Match(plain(pattern), plain(host)); err == nil && ok {
@@ -71,5 +63,6 @@ func matches(destination, host string) bool {
 }
 
 func plain(host string) string {
-	return strings.TrimSuffix(strings.ToLower(strings.TrimSpace(host)), ".")
+	host = strings.NewReplacer("[", "", "]", "", `\`, "").Replace(host) // what else means something to path.Match
+	return strings.TrimSuffix(strings.ToLower(host), ".")
 }

@@ -8,34 +8,36 @@ import (
 	"testing"
 
 	"pgregory.net/rapid"
+
+	"github.com/incusos/incusos/api"
 )
 
 func TestRoute(t *testing.T) {
-	servers := map[string]Server{"corp": {Host: "c:1"}, "lab": {Host: "l:1"}}
-	rules := []Rule{
-		{"*.example.net|example.net", "direct"},
-		{"ads.*|10.9.*", "none"},
-		{"2001:db8:*", "lab"},
-		{"*.org", "corp"},
-		{"gone.test", "former"},
+	servers := map[string]api.NetworkProxyServer{"corp": {Host: "c:1"}, "lab": {Host: "l:1"}}
+	rules := []api.NetworkProxyRule{
+		rule("*.example.net|example.net", "direct"),
+		rule("ads.*|10.9.*", "none"),
+		rule("2001:db8:*", "lab"),
+		rule("*.org", "corp"),
+		rule("gone.test", "former"),
 	}
 	tests := map[string]struct {
-		c    Config
+		c    api.NetworkProxy
 		host string
 		want string // "refused" or "wrong" for errors
 	}{
-		"nothing configured":                     {Config{}, "a.test", "direct"},
-		"no rules: the first proxy by name":      {Config{Servers: servers}, "a.test", "corp"},
-		"a rule for the domain":                  {Config{servers, rules}, "example.net", "direct"},
-		"a rule for what is in it":               {Config{servers, rules}, "a.b.EXAMPLE.net.", "direct"},
-		"not for what only ends the same":        {Config{servers, rules}, "badexample.net", "direct"},
-		"a forbidden destination":                {Config{servers, rules}, "ads.example.org", "refused"},
-		"a forbidden address":                    {Config{servers, rules}, "10.9.8.7", "refused"},
-		"a proxy for addresses":                  {Config{servers, rules}, "2001:db8::1", "lab"},
-		"a proxy for names":                      {Config{servers, rules}, "debian.org", "corp"},
-		"what no rule is about":                  {Config{servers, rules}, "debian.com", "direct"},
-		"a rule that leads to a proxy of before": {Config{servers, rules}, "gone.test", "wrong"},
-		"the first rule decides":                 {Config{servers, []Rule{{"*", "lab"}, {"*", "none"}}}, "a", "lab"},
+		"nothing configured":                     {api.NetworkProxy{}, "a.test", "direct"},
+		"no rules: the first proxy by name":      {api.NetworkProxy{Servers: servers}, "a.test", "corp"},
+		"a rule for the domain":                  {api.NetworkProxy{Servers: servers, Rules: rules}, "example.net", "direct"},
+		"a rule for what is in it":               {api.NetworkProxy{Servers: servers, Rules: rules}, "a.b.EXAMPLE.net.", "direct"},
+		"not for what only ends the same":        {api.NetworkProxy{Servers: servers, Rules: rules}, "badexample.net", "direct"},
+		"a forbidden destination":                {api.NetworkProxy{Servers: servers, Rules: rules}, "ads.example.org", "refused"},
+		"a forbidden address":                    {api.NetworkProxy{Servers: servers, Rules: rules}, "10.9.8.7", "refused"},
+		"a proxy for addresses":                  {api.NetworkProxy{Servers: servers, Rules: rules}, "2001:db8::1", "lab"},
+		"a proxy for names":                      {api.NetworkProxy{Servers: servers, Rules: rules}, "debian.org", "corp"},
+		"what no rule is about":                  {api.NetworkProxy{Servers: servers, Rules: rules}, "debian.com", "direct"},
+		"a rule that leads to a proxy of before": {api.NetworkProxy{Servers: servers, Rules: rules}, "gone.test", "wrong"},
+		"the first rule decides":                 {api.NetworkProxy{Servers: servers, Rules: []api.NetworkProxyRule{rule("*", "lab"), rule("*", "none")}}, "a", "lab"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -44,6 +46,10 @@ func TestRoute(t *testing.T) {
 			}
 		})
 	}
+}
+
+func rule(destination, target string) api.NetworkProxyRule {
+	return api.NetworkProxyRule{Destination: destination, Target: target}
 }
 
 func outcome(w way, err error) string {
@@ -65,22 +71,22 @@ func TestRouteFollowsTheFirstRule(t *testing.T) {
 		label := rapid.StringMatching(`[aAb]{1,2}`)
 		host := strings.Join(rapid.SliceOfN(label, 1, 4).Draw(t, "host"), ".")
 		pattern := rapid.StringMatching(`[aAb*]{1,3}(\.[ab*]{1,2}){0,2}`)
-		c := Config{Servers: map[string]Server{"p": {}, "q": {}}}
+		c := api.NetworkProxy{Servers: map[string]api.NetworkProxyServer{"p": {}, "q": {}}}
 		for range rapid.IntRange(0, 4).Draw(t, "rules") {
 			destination := strings.Join(rapid.SliceOfN(pattern, 1, 3).Draw(t, "patterns"), "|")
-			c.Rules = append(c.Rules, Rule{destination, rapid.SampledFrom([]string{"p", "q", "direct", "none"}).Draw(t, "target")})
+			c.Rules = append(c.Rules, rule(destination, rapid.SampledFrom([]string{"p", "q", "direct", "none"}).Draw(t, "target")))
 		}
 		want := "p" // the first by name
 		if len(c.Rules) > 0 {
 			want = "direct"
 		}
-		if i := slices.IndexFunc(c.Rules, func(r Rule) bool { return covers(r.Destination, host) }); i >= 0 {
+		if i := slices.IndexFunc(c.Rules, func(r api.NetworkProxyRule) bool { return covers(r.Destination, host) }); i >= 0 {
 			want = strings.Replace(c.Rules[i].Target, "none", "refused", 1)
 		}
 		if got := outcome(route(c, host)); got != want {
 			t.Fatalf("route(%q) = %s, want %s", host, got, want)
 		}
-		more := Config{maps.Clone(c.Servers), append(slices.Clone(c.Rules), Rule{"*", "direct"})}
+		more := api.NetworkProxy{Servers: maps.Clone(c.Servers), Rules: append(slices.Clone(c.Rules), rule("*", "direct"))}
 		if got := outcome(route(more, host)); got != want && len(c.Rules) > 0 {
 			t.Fatalf("a last rule for what goes directly anyway makes %s of %s", got, want)
 		}
@@ -104,6 +110,6 @@ func FuzzDestination(f *testing.F) {
 		if err == nil && (host == "" || strings.ContainsAny(host, " /@") || !strings.Contains(s, host)) {
 			t.Errorf("destination(%q) = %q", s, host)
 		}
-		_, _ = route(Config{Rules: []Rule{{s, "direct"}}}, host)
+		_, _ = route(api.NetworkProxy{Rules: []api.NetworkProxyRule{rule(s, "direct")}}, host)
 	})
 }

@@ -11,11 +11,10 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"strings"
 	"time"
 )
 
-// Ways to say to a proxy who one is; "" is anonymous.
+// Ways to say to a proxy who one is.
 const (
 	basic    = "basic"
 	kerberos = "kerberos"
@@ -25,22 +24,12 @@ var errNotTaken = errors.New("it does not take the credentials of this machine (
 
 // url returns where the proxy is. Credentials are no part of it, so that they
 // are in no error either.
-func (w way) url() (*url.URL, error) {
-	scheme, host, ok := strings.Cut(w.server.Host, "://")
-	if !ok {
-		scheme, host = "http", w.server.Host
+func (w way) url() *url.URL {
+	host, secure := w.server.Address()
+	if secure {
+		return &url.URL{Scheme: "https", Host: host}
 	}
-	if w.server.UseTLS {
-		scheme = "https"
-	}
-	u := &url.URL{Scheme: scheme, Host: strings.TrimSuffix(host, "/")}
-	if (scheme != "http" && scheme != "https") || u.Hostname() == "" {
-		return nil, fmt.Errorf("%q is nowhere to find a proxy; want a host and a port such as %q", w.server.Host, "proxy.example.net:3128")
-	}
-	if u.Port() == "" {
-		u.Host = net.JoinHostPort(u.Hostname(), map[string]string{"http": "80", "https": "443"}[scheme])
-	}
-	return u, nil
+	return &url.URL{Scheme: "http", Host: host}
 }
 
 // credentials returns what the header of a request says to the proxy on the way,
@@ -51,12 +40,8 @@ func (p *Proxy) credentials(ctx context.Context, w way) (string, error) {
 		both := w.server.Username + ":" + string(w.server.Password)
 		return "Basic " + base64.StdEncoding.EncodeToString([]byte(both)), nil
 	case kerberos:
-		u, err := w.url()
-		if err != nil {
-			return "", err
-		}
 		p.tickets.keep(p.config().Servers)
-		return p.tickets.negotiate(ctx, w.server, u.Hostname())
+		return p.tickets.negotiate(ctx, w.server, w.url().Hostname())
 	}
 	return "", nil
 }
@@ -64,10 +49,7 @@ func (p *Proxy) credentials(ctx context.Context, w way) (string, error) {
 // tunnel has the proxy connect to a destination, and says to it who asks (RFC
 // 9110, section 9.3.6).
 func (p *Proxy) tunnel(ctx context.Context, w way, to, says string) (net.Conn, error) {
-	u, err := w.url()
-	if err != nil {
-		return nil, err
-	}
+	u := w.url()
 	conn, err := p.dialer().DialContext(ctx, "tcp", u.Host)
 	if err != nil {
 		return nil, err
