@@ -10,6 +10,7 @@ type Direct struct {
 	Kernel      string // file
 	Initrd      string // file
 	CommandLine string
+	Devices     []string // further arguments of QEMU, for what else the machine has
 }
 
 // StartDirect switches the machine on with a kernel of its own. The firmware is
@@ -18,5 +19,6 @@ func (m *Machine) StartDirect(ctx context.Context, d Direct) (*Running, error) {
 	with := *m
 	f := &with.tools.arch.firmware
 	f.options = append(slices.Clone(f.options), "-kernel", d.Kernel, "-initrd", d.Initrd, "-append", d.CommandLine)
+	f.options = append(f.options, d.Devices...)
 	return with.Start(ctx, Boot{})
 }

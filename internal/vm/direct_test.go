@@ -9,7 +9,7 @@ import (
 func TestStartDirectLeavesTheMachineAsItIs(t *testing.T) {
 	m := create(t, fakeTools(t))
 	before := len(m.arguments(Boot{}, TCG, sockets{"/s"}, 1))
-	if _, err := m.StartDirect(t.Context(), Direct{"kernel", "initrd", "root=/dev/vda"}); err == nil {
+	if _, err := m.StartDirect(t.Context(), Direct{Kernel: "kernel", Initrd: "initrd", CommandLine: "root=/dev/vda"}); err == nil {
 		t.Fatal("StartDirect() started an empty file")
 	}
 	if after := len(m.arguments(Boot{}, TCG, sockets{"/s"}, 1)); after != before {
