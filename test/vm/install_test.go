@@ -55,6 +55,7 @@ func TestInstalledMachine(t *testing.T) {
 	t.Run("a missing signature is noticed", func(t *testing.T) { missingSignature(t, clone(t, m)) })
 	t.Run("the recovery key opens the disk after the TPM is lost", func(t *testing.T) { lostTPM(t, clone(t, m), key) })
 	t.Run("a backup is restored, before and after a factory reset", func(t *testing.T) { resetAndRestored(t, clone(t, m), id) })
+	t.Run("a move to nowhere is undone", func(t *testing.T) { cutOff(t, clone(t, m), id) })
 	t.Run("services attach a disk, and keep it", func(t *testing.T) { attached(t, clone(t, m), id) })
 	t.Run("Secure Boot switched off is noticed", func(t *testing.T) { withoutSecureBoot(t, clone(t, m)) })
 }
