@@ -24,6 +24,7 @@ import (
 	"cmp"
 	"context"
 	"debug/pe"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -140,8 +141,24 @@ func startMachine(t *testing.T) *vm.Running {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(r.Stop)
+	t.Cleanup(func() {
+		r.Stop()
+		if t.Failed() {
+			keepLog(t, m)
+		}
+	})
 	return r
+}
+
+// keepLog copies what the machine printed to where it outlives the test.
+func keepLog(t *testing.T, m *vm.Machine) {
+	t.Helper()
+	dir := filepath.Join(cache(t), "test-network", "failed")
+	b, err := os.ReadFile(filepath.Join(m.Dir(), "serial.log"))
+	if err == nil {
+		err = errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(filepath.Join(dir, "serial.log"), b, 0o600))
+	}
+	t.Logf("the machine's words are in %s: %v", dir, err)
 }
 
 // only is which scenarios were asked for, all of them if nobody says.
