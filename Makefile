@@ -9,10 +9,10 @@ export INCUSOS_CACHE := $(CACHE)
 export INCUSOS_IMAGE_DIR := $(OUTPUT)
 export INCUSOS_KEYS := $(KEYS)
 
-.PHONY: help run test test-vm image reproduce lint fmt generate deps keys bench bench-api clean
+.PHONY: help run test test-vm test-network image reproduce lint fmt generate deps keys bench bench-api clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: deps ## build the image, install it in a virtual machine and run that until Ctrl-C
 	@$(INCUSOS) vm run --build --dir $(RUN) --image-dir $(OUTPUT) --keys $(KEYS)
@@ -25,6 +25,9 @@ test: ## build, vet, lint, unit and script tests with the race detector; no VM, 
 
 test-vm: image ## ask with Debian's incus client; boot the image in virtual machines and try to break it
 	go test -count=1 -timeout=85m -tags=vm ./test/client ./test/vm/...
+
+test-network: image ## apply network configurations with the image's systemd-networkd, in a virtual machine
+	CGO_ENABLED=0 go test -count=1 -timeout=85m -tags=vm ./test/network
 
 image: keys ## build the disk image and the extension images
 	@$(INCUSOS) image build --keys $(KEYS) --output $(OUTPUT)

@@ -9,6 +9,7 @@ import (
 	"github.com/incusos/incusos/internal/change"
 	"github.com/incusos/incusos/internal/host"
 	"github.com/incusos/incusos/internal/network"
+	"github.com/incusos/incusos/internal/proxy"
 	"github.com/incusos/incusos/internal/sys"
 )
 
@@ -38,7 +39,7 @@ func wireNetwork(m sys.Host, doc document[api.NetworkConfig], gate *change.Gate)
 	inForce := func() api.NetworkConfig { return resource.Manager.Config() }
 	n := network.New(m, inForce)
 	h := host.New(m, func() string { return fullName(inForce().DNS) }, func() string { return inForce().Time.Timezone })
-	resource = manage("system/network", doc, networkTarget{n, h, doc.get}, gate, func(ctx context.Context, config api.NetworkConfig) (api.Network, error) {
+	resource = manage("system/network", doc, networkTarget{n, h, doc.get, inForce}, gate, func(ctx context.Context, config api.NetworkConfig) (api.Network, error) {
 		state, err := n.State(ctx)
 		_, state.ConfigurationInProcess = resource.Manager.Trial()
 		return api.Network{Config: config, State: state}, err
@@ -50,8 +51,8 @@ func wireNetwork(m sys.Host, doc document[api.NetworkConfig], gate *change.Gate)
 // is in the same document.
 type networkTarget struct {
 	*network.Network
-	host  *host.Host
-	saved func() api.NetworkConfig
+	host           *host.Host
+	saved, inForce func() api.NetworkConfig
 }
 
 // Plan implements change.Target.
@@ -65,6 +66,7 @@ func (t networkTarget) Plan(_ context.Context, config api.NetworkConfig) (api.Pl
 	}
 	steps := t.host.Plan(fullName(config.DNS), config.Time.Timezone)
 	steps.Steps = append(steps.Steps, plan.Steps().Steps...)
+	steps.Steps = append(steps.Steps, proxy.Plan(t.inForce().Proxy, config.Proxy).Steps...)
 	return steps, nil
 }
 

@@ -5,6 +5,7 @@
 //
 //	proxy.go     what is served, to whom, and how much of it
 //	rules.go     which way leads to a destination                 (pure)
+//	plan.go      what another configuration means, in words       (pure)
 //	forward.go   requests for a page, and requests for a tunnel
 //	tunnel.go    the bytes of a tunnel
 //	upstream.go  how one asks a proxy of the operator's for a tunnel

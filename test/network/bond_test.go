@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
+
 	"github.com/incusos/incusos/api"
 )
 
@@ -66,15 +68,13 @@ func carrier(t *testing.T, n int, want string) error {
 	return fmt.Errorf("there is no card %d", n)
 }
 
-// permanent is the address that a card was made with: members of a bond have
-// another one.
+// permanent is the address that a card was made with, whatever it has by now.
 func permanent(dir string) string {
-	for _, name := range []string{"bonding_slave/perm_hwaddr", "address"} {
-		if b, err := os.ReadFile(dir + "/" + name); err == nil {
-			return strings.TrimSpace(string(b))
-		}
+	link, err := netlink.LinkByName(filepath.Base(dir))
+	if err != nil {
+		return "" // gone meanwhile
 	}
-	return ""
+	return link.Attrs().PermHWAddr.String()
 }
 
 // A bond finds its switch, and uses both cables.

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -73,26 +72,19 @@ func newGuest(t *testing.T) *guest {
 func (g *guest) byMAC(t *testing.T, mac string) (name string) {
 	t.Helper()
 	eventually(t, 30*time.Second, func() error {
-		devices, err := filepath.Glob("/sys/class/net/*/address")
+		devices, err := filepath.Glob("/sys/class/net/*/device")
 		if err != nil {
 			return err
 		}
 		for _, d := range devices {
-			b, _ := os.ReadFile(d)
-			if strings.TrimSpace(string(b)) == mac && isCard(filepath.Dir(d)) {
-				name = filepath.Base(filepath.Dir(d))
+			if dir := filepath.Dir(d); permanent(dir) == mac {
+				name = filepath.Base(dir)
 				return nil
 			}
 		}
 		return fmt.Errorf("no card has the address %s", mac)
 	})
 	return name
-}
-
-// isCard reports whether a device has hardware below it.
-func isCard(dir string) bool {
-	_, err := os.Stat(filepath.Join(dir, "device"))
-	return err == nil
 }
 
 // set changes the configuration as a PUT does, with nothing to confirm.

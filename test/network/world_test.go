@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"os"
 	"runtime"
 	"strings"
 	"testing"
@@ -41,6 +42,9 @@ func newWorld(t *testing.T, host sys.Host) *world {
 	w := &world{host: host}
 	w.do(t, "ip", "netns", "add", outside)
 	w.in(t, "ip", "link", "set", "lo", "up")
+	inside(t, outside, func() (struct{}, error) { // no answer for an address on another network
+		return struct{}{}, os.WriteFile("/proc/sys/net/ipv4/conf/all/arp_ignore", []byte("1"), 0o644)
+	})
 	return w
 }
 
