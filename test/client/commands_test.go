@@ -86,6 +86,7 @@ func (m *machine) changes(t *testing.T, c debian.Client) []trial {
 		{Step: debian.Step{Do: "system network edit", In: "config: {confirmation_timeout: 5m, dns: {search_domains: [example.net]}}"},
 			then: m.holds("root/run/systemd/resolved.conf.d/20-incus-os.conf", "Domains=example.net")},
 		{Step: debian.Step{Do: "system kernel edit", In: "config: {}", Err: `a change of system/network is waiting to be confirmed until `}},
+		{Step: debian.Step{Do: "system network flush-dns"}},
 		{Step: debian.Step{Do: "system network confirm"}, then: m.holds("root/var/lib/incus-os/network.json", "example.net")},
 		{Step: debian.Step{Do: "system network edit", In: "config: {interfaces: [{name: lan, hwaddr: lan0, addresses: [dhcp]}]}", Err: `config.interfaces[0].addresses[0]: "dhcp" is no address`}},
 		{Step: debian.Step{Do: "system network edit", In: "config: {}"}},

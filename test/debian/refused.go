@@ -30,7 +30,6 @@ const ByTheSeed = " cannot be changed over the API in this release; the seed set
 
 // refused are commands, and the routes that answer that there is nothing.
 const refused = `debug secureboot update   /1.0/debug/secureboot/:update
-system network flush-dns                /1.0/system/network/:flush-dns
 system provider show                    /1.0/system/provider
 system provider edit                    /1.0/system/provider
 system security tpm-rebind --force      /1.0/system/security/:tpm-rebind

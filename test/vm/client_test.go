@@ -113,6 +113,7 @@ func realChanges() []debian.Step {
 		{Do: "system logging edit", In: "config: {}"},
 		{Do: "system network edit", In: "config: {confirmation_timeout: 5m, dns: {search_domains: [example.net]}}"},
 		{Do: "system network confirm"},
+		{Do: "system network flush-dns"},
 		{Do: "system network show", Out: `^ +- example\.net$`},
 		{Do: "system network edit", In: "config: {}"},
 		{Do: "application edit incus", In: "config: {lxcfs: {load_average: true}}"},
