@@ -138,8 +138,8 @@ func fill() error {
 
 // unit runs the scenarios and switches the machine off.
 const unit = `[Unit]
-Wants=systemd-networkd.service systemd-resolved.service
-After=basic.target systemd-networkd.service
+Wants=dbus.socket systemd-networkd.service systemd-resolved.service
+After=basic.target dbus.socket systemd-networkd.service
 SuccessAction=poweroff-force
 FailureAction=poweroff-force
 
