@@ -9,7 +9,7 @@ import (
 )
 
 func (kernelLinks) Gateways() ([]Gateway, error) {
-	routes, err := netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
+	routes, err := mainRoutes()
 	if err != nil {
 		return nil, fmt.Errorf("listing routes: %w", err)
 	}
@@ -22,7 +22,7 @@ func (kernelLinks) Gateways() ([]Gateway, error) {
 		if err != nil {
 			continue // it went away meanwhile
 		}
-		neighbours, err := netlink.NeighList(r.LinkIndex, netlink.FAMILY_ALL)
+		neighbours, err := whole(func() ([]netlink.Neigh, error) { return netlink.NeighList(r.LinkIndex, netlink.FAMILY_ALL) })
 		if err != nil {
 			return nil, fmt.Errorf("listing neighbours: %w", err)
 		}
@@ -31,8 +31,14 @@ func (kernelLinks) Gateways() ([]Gateway, error) {
 	return found, nil
 }
 
+func mainRoutes() ([]netlink.Route, error) {
+	return whole(func() ([]netlink.Route, error) {
+		return netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
+	})
+}
+
 func (kernelLinks) Routes() ([]Route, error) {
-	routes, err := netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
+	routes, err := mainRoutes()
 	if err != nil {
 		return nil, fmt.Errorf("listing routes: %w", err)
 	}

@@ -19,11 +19,11 @@ const settle = 200 * time.Millisecond
 type kernelLinks struct{}
 
 func (kernelLinks) List() ([]Link, error) {
-	devices, err := netlink.LinkList()
+	devices, err := whole(netlink.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("listing network devices: %w", err)
 	}
-	addresses, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
+	addresses, err := whole(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
 		return nil, fmt.Errorf("listing network addresses: %w", err)
 	}

@@ -24,7 +24,7 @@ func uplink(mode string) api.NetworkBond {
 // A bond goes on without the cable that it was using.
 func activeBackup(t *testing.T, g *guest) {
 	g.world.plug(t, 2, 3)
-	g.world.echo(t, port)
+	g.world.echo(t)
 	g.set(t, api.NetworkConfig{Bonds: []api.NetworkBond{uplink("active-backup")}, VLANs: []api.NetworkVLAN{vlan(10, 10, "uplink")}})
 	g.reaches(t, gateway4, "10.10.0.1")
 	s := watch(t, gateway4)
@@ -84,7 +84,7 @@ func lacp(t *testing.T, g *guest) {
 		g.world.in(t, "ip", "link", "set", g.world.ports[n-1], "master", "trunk")
 	}
 	g.world.plugDevices(t, "trunk")
-	g.world.echo(t, port)
+	g.world.echo(t)
 	g.set(t, api.NetworkConfig{Bonds: []api.NetworkBond{uplink("802.3ad")}, VLANs: []api.NetworkVLAN{vlan(20, 20, "uplink")}})
 	g.reaches(t, gateway4, "10.20.0.1")
 	eventually(t, time.Minute, func() error {

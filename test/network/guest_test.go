@@ -37,7 +37,9 @@ func runGuest(t *testing.T) {
 					g.explain(t)
 				}
 				g.reset(t)
-				fmt.Printf("\n@@ %s %s\n", s.name, outcome(t))
+				for range 2 { // as with cables
+					fmt.Printf("\n@@ %s %s\n", s.name, outcome(t))
+				}
 			})
 			s.run(t, g)
 		})
@@ -145,13 +147,16 @@ func (g *guest) reset(t *testing.T) {
 	g.world.reset(t)
 }
 
-// cable has the host pull a cable out, or put it back.
+// cable has the host pull a cable out, or put it back. It says so twice: what the
+// kernel says on the same line may come in between.
 func (g *guest) cable(n int, on bool) {
 	word := "off"
 	if on {
 		word = "on"
 	}
-	fmt.Printf("\n@@ cable %d %s\n", n, word)
+	for range 2 {
+		fmt.Printf("\n@@ cable %d %s\n", n, word)
+	}
 }
 
 // explain prints what a person would look at.

@@ -49,6 +49,7 @@ func scenarios() []scenario {
 		{"Default", defaultDocument},
 		{"Static", staticAddresses},
 		{"VLANs", vlansWithoutFlap},
+		{"VLANsWithoutServer", vlansWithoutServer},
 		{"ActiveBackup", activeBackup},
 		{"LACP", lacp},
 		{"WireGuard", wireGuard},
@@ -95,8 +96,12 @@ func TestNetwork(t *testing.T) {
 var cableOrder = regexp.MustCompile(`@@ cable (\d) (on|off)`)
 
 func obey(ctx context.Context, r *vm.Running, line string) {
-	if m := cableOrder.FindStringSubmatch(line); m != nil {
-		_ = r.Monitor.Execute(ctx, "set_link", map[string]any{"name": "card" + m[1], "up": m[2] == "on"}, nil) // the guest sees whether it was done
+	m := cableOrder.FindStringSubmatch(line)
+	if m == nil {
+		return
+	}
+	for _, end := range []string{"card", "port"} {
+		_ = r.Monitor.Execute(ctx, "set_link", map[string]any{"name": end + m[1], "up": m[2] == "on"}, nil) // the guest sees whether it was done
 	}
 }
 
@@ -119,7 +124,7 @@ func startMachine(t *testing.T) *vm.Running {
 		t.Fatal(err)
 	}
 	d := vm.Direct{Kernel: filepath.Join(m.Dir(), "kernel"), Initrd: filepath.Join(m.Dir(), "initrd")}
-	d.CommandLine = "console=ttyS0 rdinit=/network.test panic=-1 audit=0 loglevel=4 systemd.show_status=no systemd.gpt_auto=no systemd.unit=network-test.service incusos.run=" + only()
+	d.CommandLine = "console=ttyS0 rdinit=/network.test panic=-1 audit=0 loglevel=1 systemd.show_status=no systemd.gpt_auto=no systemd.unit=network-test.service incusos.run=" + only()
 	for n := 1; n <= cards; n++ {
 		d.Devices = append(d.Devices, cable(n)...)
 	}

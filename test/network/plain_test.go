@@ -23,7 +23,7 @@ func (g *guest) lan(addresses ...string) api.NetworkInterface {
 func defaultDocument(t *testing.T, g *guest) {
 	g.world.plug(t, 1)
 	d := g.world.serveAddresses(t)
-	g.world.echo(t, port)
+	g.world.echo(t)
 	g.set(t, api.NetworkConfig{})
 	g.has(t, net4, net6)
 	g.reaches(t, gateway4, gateway6, beyond)
@@ -37,7 +37,7 @@ func defaultDocument(t *testing.T, g *guest) {
 
 func staticAddresses(t *testing.T, g *guest) {
 	g.world.plug(t, 1)
-	g.world.echo(t, port)
+	g.world.echo(t)
 	lan := g.lan("10.77.0.10/24", "fd77::10/64")
 	lan.Routes = []api.NetworkRoute{{To: beyond + "/32", Via: gateway4}}
 	c := api.NetworkConfig{Interfaces: []api.NetworkInterface{lan}}
@@ -68,12 +68,12 @@ func vlan(id, network int, parent string) api.NetworkVLAN {
 func vlansWithoutFlap(t *testing.T, g *guest) {
 	g.world.plug(t, 1)
 	d := g.world.serveAddresses(t)
-	g.world.echo(t, port)
+	g.world.echo(t)
 	c := api.NetworkConfig{Interfaces: []api.NetworkInterface{g.lan("dhcp4", "slaac")}}
 	g.set(t, c)
 	g.has(t, net4, net6)
 	g.reaches(t, gateway4)
-	had, wasIndex, wasFlaps, wasAsked := g.state(t, "lan").Addresses, index(t, "lan"), flaps(t, "lan"), d.log.count("DHCPREQUEST")
+	had, wasIndex, wasFlaps, wasAsked := g.state(t, "lan").Addresses, index(t, "lan"), flaps(t, "lan"), d.log.count("DHCPDISCOVER")
 	s := watch(t, gateway4)
 	s.alive(t, 20)
 
@@ -101,8 +101,33 @@ func vlansWithoutFlap(t *testing.T, g *guest) {
 	if got := flaps(t, "lan"); got != wasFlaps {
 		t.Errorf("the carrier changed %d times", got-wasFlaps)
 	}
-	if got := d.log.count("DHCPREQUEST"); got != wasAsked {
-		t.Errorf("the machine asked for its address %d times more", got-wasAsked)
+	if got := d.log.count("DHCPDISCOVER"); got != wasAsked {
+		t.Errorf("the machine looked for an address %d times more", got-wasAsked)
+	}
+}
+
+// A lease outlives a change that is made while its server is away.
+func vlansWithoutServer(t *testing.T, g *guest) {
+	g.world.plug(t, 1)
+	d := g.world.serveAddresses(t)
+	g.world.echo(t)
+	c := api.NetworkConfig{Interfaces: []api.NetworkInterface{g.lan("dhcp4")}}
+	g.set(t, c)
+	g.has(t, net4)
+	g.reaches(t, gateway4)
+	had := g.state(t, "lan").Addresses
+	d.stop()
+	s := watch(t, gateway4)
+	s.alive(t, 20)
+	c.VLANs = []api.NetworkVLAN{vlan(10, 10, "lan")}
+	g.set(t, c)
+	g.reaches(t, "10.10.0.1")
+	s.alive(t, 500) // ten seconds
+	if sent, lost, _ := s.result(); lost > 0 {
+		t.Errorf("%d of %d packets were lost", lost, sent)
+	}
+	if got := g.state(t, "lan").Addresses; !slices.Equal(got, had) {
+		t.Errorf("the addresses were %q and are %q", had, got)
 	}
 }
 
@@ -111,7 +136,7 @@ func jumboFrames(t *testing.T, g *guest) {
 	g.world.plug(t, 1)
 	g.world.in(t, "ip", "link", "set", g.world.ports[0], "mtu", "9000")
 	g.world.in(t, "ip", "link", "set", "switch", "mtu", "9000")
-	g.world.echo(t, port)
+	g.world.echo(t)
 	lan := g.lan("10.77.0.10/24")
 	lan.MTU = 9000
 	g.set(t, api.NetworkConfig{Interfaces: []api.NetworkInterface{lan}, VLANs: []api.NetworkVLAN{vlan(10, 10, "lan")}})
@@ -132,7 +157,7 @@ func jumboFrames(t *testing.T, g *guest) {
 // A card that goes away is complained about, and found again.
 func missingCard(t *testing.T, g *guest) {
 	g.world.plug(t, 1, 4)
-	g.world.echo(t, port)
+	g.world.echo(t)
 	spare := api.NetworkInterface{Name: "spare", Hwaddr: mac(1, 4)}
 	spare.Addresses = []string{"10.77.0.44/24"}
 	g.set(t, api.NetworkConfig{Interfaces: []api.NetworkInterface{g.lan("10.77.0.10/24"), spare}})

@@ -18,7 +18,7 @@ import (
 )
 
 // port is where everybody echoes.
-const port = ":7007"
+const port = "7007"
 
 // reaches waits until what echoes at hosts answers the machine.
 func (g *guest) reaches(t *testing.T, hosts ...string) {
@@ -28,7 +28,7 @@ func (g *guest) reaches(t *testing.T, hosts ...string) {
 	}
 }
 
-func at(host string) string { return net.JoinHostPort(host, port[1:]) }
+func at(host string) string { return net.JoinHostPort(host, port) }
 
 // never checks that a host is out of reach, for a while.
 func never(t *testing.T, host string) {

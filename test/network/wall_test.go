@@ -28,7 +28,7 @@ func wireGuard(t *testing.T, g *guest) {
 		t.Fatal(err)
 	}
 	g.world.tunnel(t, peer, own.PublicKey())
-	g.world.echo(t, port)
+	g.world.echo(t)
 	tunnel := api.NetworkWireguard{Name: "tunnel", PrivateKey: api.Secret(own.String()), Port: 51820}
 	tunnel.Addresses = []string{"10.99.0.2/24"}
 	tunnel.Peers = []api.NetworkWireguardPeer{{
@@ -72,7 +72,7 @@ func (w *world) tunnel(t *testing.T, private, peer wgtypes.Key) {
 // What instances do is theirs.
 func firewall(t *testing.T, g *guest) {
 	g.world.plug(t, 1)
-	g.world.echo(t, port)
+	g.world.echo(t)
 	c := api.NetworkConfig{Interfaces: []api.NetworkInterface{g.lan("10.77.0.10/24")}}
 	g.set(t, c)
 	g.reaches(t, gateway4)
@@ -136,7 +136,7 @@ func from(t *testing.T, namespace, host string) {
 // in a VLAN that the host is in as well, and in one that is for instances alone.
 func containerInVLAN(t *testing.T, g *guest) {
 	g.world.plug(t, 1)
-	g.world.echo(t, port)
+	g.world.echo(t)
 	lan := g.lan("10.77.0.10/24")
 	lan.VLANTags = []int{20}
 	g.set(t, api.NetworkConfig{Interfaces: []api.NetworkInterface{lan}, VLANs: []api.NetworkVLAN{vlan(10, 10, "lan")}})
@@ -153,7 +153,7 @@ func containerInVLAN(t *testing.T, g *guest) {
 // macvlanOnCard attaches an instance as Incus does with nictype macvlan.
 func macvlanOnCard(t *testing.T, g *guest) {
 	g.world.plug(t, 1)
-	g.world.echo(t, port)
+	g.world.echo(t)
 	g.set(t, api.NetworkConfig{Interfaces: []api.NetworkInterface{g.lan("10.77.0.10/24")}})
 	g.reaches(t, gateway4)
 	g.run(t, "ip", "netns", "add", "macvlan")

@@ -4,11 +4,13 @@ package network_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -43,7 +45,10 @@ func newWorld(t *testing.T, host sys.Host) *world {
 	w.do(t, "ip", "netns", "add", outside)
 	w.in(t, "ip", "link", "set", "lo", "up")
 	inside(t, outside, func() (struct{}, error) { // no answer for an address on another network
-		return struct{}{}, os.WriteFile("/proc/sys/net/ipv4/conf/all/arp_ignore", []byte("1"), 0o644)
+		return struct{}{}, errors.Join(
+			os.WriteFile("/proc/sys/net/ipv4/conf/all/arp_ignore", []byte("1"), 0o644),
+			os.WriteFile("/proc/sys/net/ipv6/conf/default/accept_ra", []byte("0"), 0o644),
+		)
 	})
 	return w
 }
@@ -122,12 +127,15 @@ func (w *world) vlan(t *testing.T, id int, ports []string) {
 }
 
 // A dhcp is a server of addresses, and of router advertisements.
-type dhcp struct{ log *words }
+type dhcp struct {
+	log  *words
+	stop func()
+}
 
 // serveAddresses starts one at the switch until the scenario ends.
 func (w *world) serveAddresses(t *testing.T) *dhcp {
 	t.Helper()
-	d := &dhcp{&words{}}
+	d := &dhcp{log: &words{}}
 	c := sys.Command("ip", "netns", "exec", outside, "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--user=root", "--port=0",
 		"--no-ping", "--interface=switch", "--bind-interfaces", "--dhcp-authoritative", "--dhcp-leasefile=/run/leases-"+t.Name()[strings.LastIndexByte(t.Name(), '/')+1:],
 		"--dhcp-range=10.77.0.100,10.77.0.199,255.255.255.0,1h", "--enable-ra", "--dhcp-range=fd77::,ra-only,64", "--log-facility=-", "--log-dhcp")
@@ -137,9 +145,12 @@ func (w *world) serveAddresses(t *testing.T) *dhcp {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
+	d.stop = sync.OnceFunc(func() {
 		cancel()
 		_ = p.Wait() // ended by us
+	})
+	t.Cleanup(func() {
+		d.stop()
 		if t.Failed() {
 			t.Logf("the DHCP server said:\n%s", d.log)
 		}
@@ -177,12 +188,26 @@ func inside[T any](t *testing.T, namespace string, f func() (T, error)) T {
 	return r.v
 }
 
-// listen has the world take UDP at an address and send it back.
-func (w *world) echo(t *testing.T, address string) {
+// echo has the world take UDP at each of its addresses and send it back, from the
+// address that it was sent to.
+func (w *world) echo(t *testing.T) {
 	t.Helper()
-	conn := inside(t, outside, func() (net.PacketConn, error) { return net.ListenPacket("udp", address) })
-	t.Cleanup(func() { conn.Close() })
-	go echo(conn)
+	conns := inside(t, outside, func() (conns []net.PacketConn, err error) {
+		addresses, err := net.InterfaceAddrs()
+		for _, a := range addresses {
+			if n, ok := a.(*net.IPNet); ok && n.IP.IsGlobalUnicast() {
+				conn, listenErr := net.ListenPacket("udp", at(n.IP.String()))
+				if err = errors.Join(err, listenErr); listenErr == nil {
+					conns = append(conns, conn)
+				}
+			}
+		}
+		return conns, err
+	})
+	for _, conn := range conns {
+		t.Cleanup(func() { conn.Close() })
+		go echo(conn)
+	}
 }
 
 func echo(conn net.PacketConn) {
