@@ -43,10 +43,23 @@ func (n *Network) Apply(ctx context.Context, cfg api.NetworkConfig) error {
 			return fmt.Errorf("recording what %s accepted: %w", unit, err)
 		}
 	}
+	return n.hide(p.cards)
+}
+
+// hide gives cards that were taken another address, once networkd does not ask for
+// addresses on them any more: the server would know the other one too.
+func (n *Network) hide(cards []renaming) error {
+	for _, c := range cards {
+		if c.address != "" && c.address != c.mac {
+			if err := n.host.Links.SetHwaddr(c.to, c.address); err != nil {
+				return err
+			}
+		}
+	}
 	return nil
 }
 
-// rename gives cards their names and addresses. What networkd accepted counts no
+// rename gives cards their names, and those that are free their addresses. What networkd accepted counts no
 // more: it has to look at them again, even if that is in the next attempt.
 func (n *Network) rename(cards []renaming) error {
 	if len(cards) == 0 {
@@ -80,7 +93,7 @@ func (n *Network) rename(cards []renaming) error {
 				return err
 			}
 		}
-		if c.address != "" {
+		if c.address == c.mac {
 			if err := n.host.Links.SetHwaddr(c.to, c.address); err != nil {
 				return err
 			}

@@ -68,7 +68,7 @@ func cardsOf(cfg api.NetworkConfig) (cards []string) {
 type renaming struct {
 	from, to string // names; the same if only the address changes
 	mac      string // by which it is known
-	address  string // MAC address to take; "" keeps the one it has
+	address  string // MAC address to take, its own if it was hidden; "" keeps the one it has
 }
 
 // renamings returns what is to be done to the cards: those in use have a name of

@@ -9,7 +9,7 @@ import (
 )
 
 // layer3 returns the .network file of a device on which the host has addresses
-// (systemd.network(5)).
+// (systemd.network(5)). What the machine is called is not for a DHCP server to say.
 func (r renderer) layer3(name string, a api.NetworkAddressing, mtu int, vlans []string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "[Match]\nName=%s\n\n[Link]\n", name)
@@ -21,10 +21,13 @@ func (r renderer) layer3(name string, a api.NetworkAddressing, mtu int, vlans []
 		b.WriteString("VLAN=" + v + "\n")
 	}
 	if slices.Contains(a.Addresses, "dhcp4") {
-		b.WriteString("\n[DHCPv4]\nClientIdentifier=mac\n")
+		b.WriteString("\n[DHCPv4]\nClientIdentifier=mac\nUseHostname=no\n")
 	}
-	if slices.Contains(a.Addresses, "dhcp6") && !slices.Contains(a.Addresses, "slaac") {
-		b.WriteString("\n[DHCPv6]\nWithoutRA=solicit\n")
+	if slices.Contains(a.Addresses, "dhcp6") {
+		b.WriteString("\n[DHCPv6]\nUseHostname=no\n")
+		if !slices.Contains(a.Addresses, "slaac") {
+			b.WriteString("WithoutRA=solicit\n")
+		}
 	}
 	for _, route := range a.Routes {
 		fmt.Fprintf(&b, "\n[Route]\nDestination=%s\nGateway=%s\n", route.To, gateway(route.Via))

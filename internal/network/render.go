@@ -98,6 +98,10 @@ LinkLocalAddressing=ipv6
 
 [DHCPv4]
 ClientIdentifier=mac
+UseHostname=no
+
+[DHCPv6]
+UseHostname=no
 `
 
 // defaultMTU is Ethernet's, and what api.NetworkAddressing promises for 0.
