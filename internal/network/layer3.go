@@ -10,13 +10,16 @@ import (
 
 // layer3 returns the .network file of a device on which the host has addresses
 // (systemd.network(5)). What the machine is called is not for a DHCP server to say.
-func (r renderer) layer3(name string, a api.NetworkAddressing, mtu int, vlans []string) string {
+func (r renderer) layer3(name string, a api.NetworkAddressing, mtu int, uplink string, vlans []string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "[Match]\nName=%s\n\n[Link]\n", name)
 	if mtu > 0 {
 		fmt.Fprintf(&b, "MTUBytes=%d\n", mtu)
 	}
 	b.WriteString(required(a) + "\n[Network]\n" + addresses(a.Addresses) + "LLDP=no\n")
+	if uplink != "" {
+		b.WriteString("BindCarrier=" + uplink + "\n")
+	}
 	for _, v := range vlans {
 		b.WriteString("VLAN=" + v + "\n")
 	}

@@ -113,7 +113,7 @@ func (r renderer) iface(i api.NetworkInterface) {
 		return
 	}
 	device := "interface " + i.Name
-	r.switched(device, i.Name, mac, i.NetworkAddressing, i.Bridge)
+	r.switched(device, i.Name, mac, cardName(mac), i.NetworkAddressing, i.Bridge)
 	card := port{bridge: i.Name, mtu: mtu(i.NetworkAddressing), lldp: i.LLDP, tags: r.tags(i.Name, i.VLANTags)}
 	r.file(cardName(mac), ".network", device, card.render(cardName(mac)))
 	r.link(device, mac, i.Ethernet)
@@ -131,7 +131,7 @@ func (r renderer) bond(b api.NetworkBond) {
 		return
 	}
 	device, name := "bond "+b.Name, bondName(b.Name)
-	r.switched(device, b.Name, mac, b.NetworkAddressing, b.Bridge)
+	r.switched(device, b.Name, mac, name, b.NetworkAddressing, b.Bridge)
 	r.file(name, ".netdev", device, bondNetdev(name, b))
 	r.file(name, ".network", device, port{bridge: b.Name, mtu: mtu(b.NetworkAddressing), tags: r.tags(b.Name, b.VLANTags), waits: true}.render(name))
 	for _, m := range members {
@@ -156,8 +156,9 @@ func bondMAC(b api.NetworkBond, given Given) string {
 
 // switched adds the bridge called name, to which instances are connected, and the
 // host's own port on it. The port has the MAC address that the network knows the
-// machine by.
-func (r renderer) switched(device, name, mac string, a api.NetworkAddressing, b api.NetworkBridge) {
+// machine by, and is up as long as uplink has a carrier: routes over a cable that is
+// pulled would be in the way of those over another.
+func (r renderer) switched(device, name, mac, uplink string, a api.NetworkAddressing, b api.NetworkBridge) {
 	host, peer := hostPort(name), peerName(mac)
 	r.file(name, ".netdev", device, fmt.Sprintf("[NetDev]\nName=%s\nKind=bridge\n\n[Bridge]\nVLANFiltering=yes\nSTP=%s\nMulticastSnooping=%s\n",
 		name, yes(b.STP), yes(!b.DisableMulticastSnooping)))
@@ -165,7 +166,7 @@ func (r renderer) switched(device, name, mac string, a api.NetworkAddressing, b 
 		name, mtu(a), silent))
 	r.file(host, ".netdev", device, fmt.Sprintf("[NetDev]\nName=%s\nKind=veth\nMACAddress=%s\n\n[Peer]\nName=%s\n", host, mac, peer))
 	r.file(peer, ".network", device, port{bridge: name, mtu: mtu(a), tags: r.tags(name, nil)}.render(peer))
-	r.file(host, ".network", device, r.layer3(host, a, mtu(a), r.vlansOf(name)))
+	r.file(host, ".network", device, r.layer3(host, a, mtu(a), uplink, r.vlansOf(name)))
 }
 
 // silent keeps a device from having addresses of its own.
@@ -239,7 +240,7 @@ func (r renderer) has(name string) bool {
 func (r renderer) vlan(v api.NetworkVLAN) {
 	device := "VLAN " + v.Name
 	r.file(v.Name, ".netdev", device, fmt.Sprintf("# on %s\n[NetDev]\nName=%s\nKind=vlan\n\n[VLAN]\nId=%d\n", hostPort(v.Parent), v.Name, v.ID))
-	r.file(v.Name, ".network", device, r.layer3(v.Name, v.NetworkAddressing, cmp.Or(v.MTU, min(defaultMTU, r.mtuOf(v.Parent))), nil))
+	r.file(v.Name, ".network", device, r.layer3(v.Name, v.NetworkAddressing, cmp.Or(v.MTU, min(defaultMTU, r.mtuOf(v.Parent))), "", nil))
 }
 
 func (r renderer) mtuOf(name string) int {
@@ -267,7 +268,7 @@ func (r renderer) wireguard(w api.NetworkWireguard) {
 	f := r.files[name]
 	f.Secret = true
 	r.files[name] = f
-	r.file(w.Name, ".network", device, r.layer3(w.Name, w.NetworkAddressing, w.MTU, nil))
+	r.file(w.Name, ".network", device, r.layer3(w.Name, w.NetworkAddressing, w.MTU, "", nil))
 }
 
 func mtu(a api.NetworkAddressing) int { return cmp.Or(a.MTU, defaultMTU) }

@@ -159,7 +159,7 @@ func (v view) spare(l sys.Link, inUse bool) api.InterfaceState {
 }
 
 // host returns the state of the device that has the addresses. Whether there is a
-// carrier is said by the card: the host's port of a bridge always has one. The
+// carrier is said by the card: the host's port of a bridge has none of its own. The
 // words are those of networkctl(1).
 func (v view) host(kind, name string, carrier bool, a api.NetworkAddressing) api.InterfaceState {
 	l, ok := v.links[name]
