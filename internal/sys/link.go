@@ -47,17 +47,6 @@ func (kernelLinks) List() ([]Link, error) {
 	return links, nil
 }
 
-// whole returns a list of the kernel's. While devices come and go it may notice that
-// what it said is not of one moment, and is asked again.
-func whole[T any](list func() ([]T, error)) (items []T, err error) {
-	for range 20 {
-		if items, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
-			break
-		}
-	}
-	return items, err
-}
-
 func describe(a *netlink.LinkAttrs) Link {
 	l := Link{
 		Name: a.Name, Hwaddr: a.HardwareAddr.String(), Current: a.HardwareAddr.String(), MTU: a.MTU,
