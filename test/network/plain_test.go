@@ -159,9 +159,9 @@ func missingCard(t *testing.T, g *guest) {
 	g.world.plug(t, 1, 4)
 	g.world.echo(t)
 	spare := api.NetworkInterface{Name: "spare", Hwaddr: mac(1, 4)}
-	spare.Addresses = []string{"10.77.0.44/24"}
+	spare.Addresses = []string{"10.44.0.44/24"}
 	g.set(t, api.NetworkConfig{Interfaces: []api.NetworkInterface{g.lan("10.77.0.10/24"), spare}})
-	g.has(t, "10.77.0.44/32")
+	g.has(t, "10.44.0.44/32")
 	driver, virtio := g.driver(t, 4)
 	put(t, driver+"/unbind", virtio)
 	eventually(t, 20*time.Second, func() error {
@@ -173,5 +173,5 @@ func missingCard(t *testing.T, g *guest) {
 	g.reaches(t, gateway4) // the others do not care
 	put(t, driver+"/bind", virtio)
 	eventually(t, time.Minute, func() error { return g.reconcile(t) })
-	g.has(t, "10.77.0.44/32")
+	g.has(t, "10.44.0.44/32")
 }
