@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -15,8 +14,6 @@ import (
 	"time"
 
 	"github.com/incusos/incusos/api"
-	"github.com/incusos/incusos/internal/image"
-	"github.com/incusos/incusos/internal/sys"
 	"github.com/incusos/incusos/internal/vm"
 	"github.com/incusos/incusos/test/debian"
 	"github.com/incusos/incusos/test/vm/incus"
@@ -31,6 +28,7 @@ const (
 // cutOff moves a machine to an address where nobody reaches it, on trial, and
 // pulls its cable as well. It has to come back by itself.
 func cutOff(t *testing.T, m *vm.Machine, id vm.Identity) {
+	tree := openTree(t)
 	r := start(t, m, vm.Boot{})
 	if _, err := r.Ready(t.Context()); err != nil {
 		t.Fatal(err)
@@ -65,7 +63,7 @@ func cutOff(t *testing.T, m *vm.Machine, id vm.Identity) {
 	if uptime <= began {
 		t.Errorf("it was up for %d seconds, and is for %d: it started again", began, uptime)
 	}
-	overClient(t, r, c, id)
+	overClient(t, r, c, tree, id)
 }
 
 // read returns the network, and for how many seconds the machine has been up.
@@ -130,14 +128,14 @@ func unreachable(t *testing.T, r *vm.Running, c *incus.Client) {
 }
 
 // overClient changes the network as operators do: `incus admin os system network`.
-func overClient(t *testing.T, r *vm.Running, c *incus.Client, id vm.Identity) {
+func overClient(t *testing.T, r *vm.Running, c *incus.Client, tree debian.Tree, id vm.Identity) {
 	t.Helper()
-	b := &image.Builder{Exec: sys.Real().Exec, Cache: cache(t), Log: image.NewLog(os.Stderr, filepath.Join(cache(t), "debian.log"), false)}
-	tree, err := debian.Open(t.Context(), b)
-	if err != nil {
-		t.Fatal(err)
+	person := debian.Client{Tree: tree, Dir: t.TempDir(), Conf: t.TempDir()} // who knows no machine yet
+	for _, name := range []string{id.Certificate(), id.Key()} {
+		if err := copyLog(name, filepath.Join(person.Conf, filepath.Base(name))); err != nil {
+			t.Fatal(err)
+		}
 	}
-	person := debian.Client{Tree: tree, Dir: t.TempDir(), Conf: id.Dir}
 	ctx := within(t, r, 3*time.Minute)
 	if err := person.Join(ctx, fmt.Sprintf("https://127.0.0.1:%d", r.Port)); err != nil {
 		t.Fatal(err)
