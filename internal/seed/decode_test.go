@@ -13,7 +13,7 @@ func TestMistakesAreNamedWithTheirPlace(t *testing.T) {
 		"misspelt field":        {"install.yaml", "version: \"1\"\n\nforce_instal: true\n", `install.yaml:3:1: unknown field "force_instal"; did you mean "force_install"?`},
 		"misspelt field inside": {"install.yaml", "target:\n  buss: nvme\n", `install.yaml:2:3: unknown field "buss"; did you mean "bus"?`},
 		"unheard-of field":      {"install.yaml", "colour: red\n", `install.yaml:1:1: unknown field "colour"; want one of version, force_install, force_install_confirmation, force_reboot, security, target`},
-		"field of a later time": {"network.yaml", "interfaces: []\nbonds: []\n", `network.yaml:2:1: unknown field "bonds"; want one of version, confirmation_timeout, dns, time, interfaces`},
+		"field of a later time": {"network.yaml", "interfaces: []\nbridges: []\n", `network.yaml:2:1: unknown field "bridges"; want one of version, confirmation_timeout, default_confirmation_timeout, dns, time, proxy, interfaces, bonds, vlans, wireguard`},
 		"in JSON":               {"install.json", "{\n  \"force_instal\": true\n}", `install.json:2:3: unknown field "force_instal"; did you mean "force_install"?`},
 		"text for a truth":      {"install.yaml", "force_install: yes\n", `install.yaml:1:16: "yes" is no truth value; want true or false`},
 		"number for text":       {"install.yaml", "version: 1\n", `install.yaml:1:10: 1 is no text; want it in quotes: "1"`},
