@@ -206,17 +206,32 @@ func (n *Network) reload(ctx context.Context, p Plan) error {
 	if _, err := n.host.Exec.Run(ctx, sys.Command("networkctl", "reload")); err != nil {
 		return fmt.Errorf("reloading systemd-networkd: %w", err)
 	}
-	var renamed []string
-	for _, c := range p.cards {
-		renamed = append(renamed, c.to)
-	}
-	if renamed == nil {
+	names := p.renamed()
+	if len(names) == 0 {
 		return nil
 	}
-	if _, err := n.host.Exec.Run(ctx, sys.Command("networkctl", append([]string{"reconfigure"}, renamed...)...)); err != nil {
+	if _, err := n.host.Exec.Run(ctx, sys.Command("networkctl", append([]string{"reconfigure"}, names...)...)); err != nil {
 		return fmt.Errorf("having systemd-networkd set up the cards again: %w", err)
 	}
 	return nil
+}
+
+// renamed returns the cards that have another name now, and the devices that are up
+// as long as one of these has a carrier: networkd looks for it by name, and only
+// when it sets such a device up.
+func (p Plan) renamed() (names []string) {
+	for _, c := range p.cards {
+		names = append(names, c.to)
+	}
+	for _, file := range slices.Sorted(maps.Keys(p.want)) {
+		bound := slices.ContainsFunc(p.cards, func(c renaming) bool {
+			return strings.Contains(p.want[file].Content, "\nBindCarrier="+c.to+"\n")
+		})
+		if device, ok := strings.CutSuffix(path.Base(file), ".network"); ok && bound {
+			names = append(names, strings.TrimPrefix(device, prefix+"-"))
+		}
+	}
+	return names
 }
 
 // bridges changes what networkd sets when it makes a bridge, and never again.
