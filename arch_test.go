@@ -22,9 +22,9 @@ import (
 // a way to fix a build; ARCHITECTURE.md says what each room is for.
 const layers = `
 	api
-	internal/sys client
+	internal/sys client internal/uefi internal/luks
 	internal/sys/systest
-	internal/verity internal/uefi internal/repo
+	internal/verity internal/repo
 	internal/store internal/change internal/task internal/audit
 	internal/host internal/network internal/storage internal/seal internal/update internal/apps internal/service internal/backup internal/debug internal/listener internal/proxy internal/resources
 	internal/seed internal/install internal/rest internal/console internal/metrics

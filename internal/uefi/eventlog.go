@@ -2,34 +2,47 @@ package uefi
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
-	"slices"
-)
-
-// An EventType says what a measurement is of (PFP section 10.4.1).
-type EventType uint32
-
-// The types that change what a log means. Others are only shown.
-const (
-	EventNoAction EventType = 0x00000003 // says something and extends nothing
 )
 
 // An Event is one measurement of the boot.
 type Event struct {
-	PCR    int
+	PCR    int // NoPCR only where Type is EventNoAction
 	Type   EventType
 	Digest [sha256.Size]byte // what the PCR of the SHA-256 bank was extended with
 	Data   []byte            // what was measured, or words about it
 }
 
-// The algorithms of digests (TCG algorithm registry) with their lengths. A log
-// may hold others, which its header then describes.
+// NoPCR is the PCR of an event that is of none: some firmware numbers those that
+// extend nothing 0xffffffff.
+const NoPCR = -1
+
+// The algorithms of digests (TCG algorithm registry). A log may hold others, which
+// its header then describes.
 const (
 	algorithmSHA1   = 0x0004
 	algorithmSHA256 = 0x000b
 )
+
+// usual returns the length of a digest that the header forgot to list, as some
+// firmware does for banks that were switched on in its setup; 0 if it is unheard of.
+func usual(algorithm uint16) uint32 {
+	switch algorithm {
+	case algorithmSHA1:
+		return sha1Size
+	case algorithmSHA256, 0x0012, 0x0027: // SM3, SHA3-256
+		return sha256.Size
+	case 0x000c, 0x0028: // SHA-384, SHA3-384
+		return 48
+	case 0x000d, 0x0029: // SHA-512, SHA3-512
+		return maxDigest
+	}
+	return 0
+}
 
 const (
 	// pcrs is how many registers a TPM of a PC has.
@@ -52,6 +65,11 @@ var startupLocality = []byte("StartupLocality\x00")
 // TCG PC Client Platform Firmware Profile (PFP), section 10.2: a header in the
 // form of TPM 1.2 that lists the algorithms, then events with one digest for each.
 // Data points into b.
+//
+// Firmware takes liberties, and those that leave no doubt are taken: padding behind
+// the last event, algorithms the header does not list, events that extend nothing
+// with neither digest nor PCR. With an error come the events before it: whether they
+// are all there were is for Replay to say, since the TPM knows.
 func ParseEventLog(b []byte) ([]Event, error) {
 	r := &logReader{b: b}
 	sizes, err := r.header()
@@ -59,15 +77,21 @@ func ParseEventLog(b []byte) ([]Event, error) {
 		return nil, fmt.Errorf("header of the event log: %w", err)
 	}
 	var events []Event
-	for r.at < len(b) {
+	for r.at < len(b) && !padding(b[r.at:]) {
 		at := r.at
 		e, err := r.event(sizes)
 		if err != nil {
-			return nil, fmt.Errorf("event %d, at byte %d: %w", len(events), at, err)
+			return events, fmt.Errorf("event %d, at byte %d: %w", len(events), at, err)
 		}
 		events = append(events, e)
 	}
 	return events, nil
+}
+
+// padding reports whether b is what a buffer holds that nothing was written to.
+func padding(b []byte) bool {
+	filler := b[0]
+	return (filler == 0 || filler == 0xff) && len(bytes.Trim(b, string([]byte{filler}))) == 0
 }
 
 // ReplayPCR returns what the events leave in a PCR of the SHA-256 bank. It is what
@@ -77,13 +101,13 @@ func ReplayPCR(events []Event, pcr int) [sha256.Size]byte {
 	var value [sha256.Size]byte
 	for _, e := range events {
 		if e.Type == EventNoAction {
-			if locality, ok := bytes.CutPrefix(e.Data, startupLocality); ok && pcr == 0 && e.PCR == 0 && len(locality) == 1 {
+			if locality, ok := bytes.CutPrefix(e.Data, startupLocality); ok && pcr == 0 && e.PCR <= 0 && len(locality) == 1 {
 				value[len(value)-1] = locality[0]
 			}
 			continue
 		}
 		if e.PCR == pcr {
-			value = sha256.Sum256(slices.Concat(value[:], e.Digest[:]))
+			value = extend(value, e.Digest)
 		}
 	}
 	return value
@@ -206,16 +230,22 @@ func (r *logReader) event(sizes map[uint16]uint32) (e Event, err error) {
 	if err != nil {
 		return e, err
 	}
-	if pcr >= pcrs {
-		return e, fmt.Errorf("is of PCR %d; want 0 to %d", pcr, pcrs-1)
-	}
 	kind, err := r.uint32("its type")
 	if err != nil {
 		return e, err
 	}
 	e = Event{PCR: int(pcr), Type: EventType(kind)}
-	if e.Digest, err = r.digests(sizes); err != nil {
+	if pcr >= pcrs {
+		if e.PCR = NoPCR; e.Type != EventNoAction {
+			return e, fmt.Errorf("is of PCR %d; want 0 to %d", pcr, pcrs-1)
+		}
+	}
+	var found bool
+	if e.Digest, found, err = r.digests(sizes); err != nil {
 		return e, err
+	}
+	if !found && e.Type != EventNoAction {
+		return e, errors.New("has no SHA-256 digest")
 	}
 	size, err := r.uint32("the length of its data")
 	if err != nil {
@@ -225,35 +255,31 @@ func (r *logReader) event(sizes map[uint16]uint32) (e Event, err error) {
 	return e, err
 }
 
-// digests returns the SHA-256 one, which must be there.
-func (r *logReader) digests(sizes map[uint16]uint32) (digest [sha256.Size]byte, err error) {
+// digests returns the SHA-256 one, if it is found.
+func (r *logReader) digests(sizes map[uint16]uint32) (digest [sha256.Size]byte, found bool, err error) {
 	count, err := r.uint32("the number of its digests")
 	if err != nil {
-		return digest, err
+		return digest, false, err
 	}
-	if uint64(count) > uint64(len(sizes)) {
-		return digest, fmt.Errorf("has %d digests, and the header lists %d algorithms", count, len(sizes))
+	if count > maxAlgorithms {
+		return digest, false, fmt.Errorf("has %d digests; want at most %d", count, maxAlgorithms)
 	}
-	found := false
 	for range count {
 		id, err := r.uint16("an algorithm")
 		if err != nil {
-			return digest, err
+			return digest, false, err
 		}
-		size, known := sizes[id]
-		if !known {
-			return digest, fmt.Errorf("has a digest of algorithm %#x, which the header does not list", id)
+		size := cmp.Or(sizes[id], usual(id))
+		if size == 0 {
+			return digest, false, fmt.Errorf("has a digest of algorithm %#x, which the header does not list", id)
 		}
 		b, err := r.take(size, "a digest")
 		if err != nil {
-			return digest, err
+			return digest, false, err
 		}
 		if id == algorithmSHA256 {
 			digest, found = [sha256.Size]byte(b), true
 		}
 	}
-	if !found {
-		return digest, fmt.Errorf("has no SHA-256 digest among its %d", count)
-	}
-	return digest, nil
+	return digest, found, nil
 }

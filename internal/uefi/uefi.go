@@ -6,6 +6,9 @@
 //	SignatureList  what PK, KEK, db and dbx hold
 //	SignedUpdate   a new value for one of them, as in an .auth file
 //	Event          what was measured into the TPM while the machine started
+//	Prediction     what will be measured at the next start, given what changed
+//	Program        what is started: a PE file, its sections, digest and signers
+//	PCRPolicy      the condition under which a TPM gives a key away
 //
 // Package keys makes trust roots with it on the build side, and package seal
 // reads and changes the variables of a running machine, for which package sys
@@ -18,7 +21,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"unicode/utf16"
 )
 
 // A GUID names a vendor, a type or an owner. It is kept in its text form, in
@@ -128,10 +130,7 @@ func (v Variable) Appending() Variable {
 // appendVariable appends what a signature covers of v (section 8.2.2): the name
 // in UTF-16 without a terminator, the vendor and the attributes.
 func appendVariable(b []byte, v Variable) ([]byte, error) {
-	for _, unit := range utf16.Encode([]rune(v.Name)) {
-		b = binary.LittleEndian.AppendUint16(b, unit)
-	}
-	b, err := appendGUID(b, v.Vendor)
+	b, err := appendGUID(append(b, utf16Bytes(v.Name)...), v.Vendor)
 	if err != nil {
 		return nil, fmt.Errorf("vendor of variable %q: %w", v.Name, err)
 	}
