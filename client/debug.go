@@ -73,6 +73,12 @@ func (c *Client) EventLog(ctx context.Context) (api.SecureBootEventLog, error) {
 	return get[api.SecureBootEventLog](ctx, c, debug+"/secureboot/event-log")
 }
 
+// Doctor returns whether the next start will unlock the disk by itself, and what
+// stands in the way.
+func (c *Client) Doctor(ctx context.Context) (api.SecureBootDoctor, error) {
+	return get[api.SecureBootDoctor](ctx, c, debug+"/secureboot/doctor")
+}
+
 // UpdateSecureBoot applies signed updates of the Secure Boot databases.
 func (c *Client) UpdateSecureBoot(ctx context.Context, updates io.Reader) error {
 	return c.do(ctx, request{method: http.MethodPost, path: debug + "/secureboot/:update", upload: updates})

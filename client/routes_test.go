@@ -39,6 +39,7 @@ func calls() map[string]call {
 		"GET /1.0/debug/processes":                         get((*client.Client).Processes),
 		"GET /1.0/debug/secureboot":                        get((*client.Client).SecureBoot),
 		"GET /1.0/debug/secureboot/event-log":              get((*client.Client).EventLog),
+		"GET /1.0/debug/secureboot/doctor":                 get((*client.Client).Doctor),
 		"POST /1.0/system/:reboot":                         does((*client.Client).Reboot),
 		"POST /1.0/system/:poweroff":                       does((*client.Client).Poweroff),
 		"POST /1.0/system/:suspend":                        does((*client.Client).Suspend),

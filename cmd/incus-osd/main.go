@@ -175,6 +175,9 @@ func pretend(o options) (sys.Host, error) {
 	if err := rig.LogPrograms(); err != nil {
 		return sys.Host{}, fmt.Errorf("pretending: %w", err)
 	}
+	if _, err := systest.NewTrust(rig); err != nil {
+		return sys.Host{}, err
+	}
 	systest.NewZFS(rig)
 	systest.AddTables(rig)
 	systest.NewSAN(rig)

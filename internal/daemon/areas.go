@@ -68,6 +68,7 @@ func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Opti
 		Also:    []Server{door},
 		Outward: outward,
 		Pages:   pages(m, networks.network),
+		Doctor:  seals.Doctor,
 		// The network comes before the pools: addresses arrive while those open.
 		Areas: []Area{
 			restore, taskArea, hosts, kernel, logging, securityDoc.guard(seals), networks, outward, fallback,

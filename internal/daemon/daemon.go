@@ -66,6 +66,9 @@ type Options struct {
 	Also     []Server         // serve the same API
 	Pages    []console.Page   // what can be looked at on the console
 
+	// Doctor tells whether the next start unlocks the disk; nil: nobody knows.
+	Doctor func(context.Context) (api.SecureBootDoctor, error)
+
 	// Install puts the system on a disk. It runs instead of everything else
 	// when the machine was started from an install medium.
 	Install func(context.Context, *console.Console) error

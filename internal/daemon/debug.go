@@ -18,6 +18,15 @@ type look struct {
 	*debug.Debug
 	figures *metrics.Metrics
 	parts   []debug.Part
+	doctor  func(context.Context) (api.SecureBootDoctor, error)
+}
+
+// Doctor implements rest.Debug.
+func (l look) Doctor(ctx context.Context) (api.SecureBootDoctor, error) {
+	if l.doctor == nil {
+		return api.SecureBootDoctor{}, api.Errorf(api.Unsupported, "this machine has nothing that is sealed")
+	}
+	return l.doctor(ctx)
 }
 
 // Report implements rest.Debug.
@@ -63,7 +72,10 @@ func (d *Daemon) newLook(figures *metrics.Metrics) look {
 		{Name: "warnings.json", Read: func(context.Context) (any, error) { return d.warnings(), nil }},
 		{Name: "areas.json", Read: func(context.Context) (any, error) { return d.loop.fares(), nil }},
 	}
-	return look{debug.New(d.Host), figures, append(parts, bundled(d.Machine)...)}
+	if d.Doctor != nil {
+		parts = append(parts, debug.Part{Name: "doctor.json", Read: func(ctx context.Context) (any, error) { return d.Doctor(ctx) }})
+	}
+	return look{debug.New(d.Host), figures, append(parts, bundled(d.Machine)...), d.Doctor}
 }
 
 // bundled are the documents of a machine and what would be done to it now, for a

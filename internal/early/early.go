@@ -40,6 +40,7 @@ const (
 type Result struct {
 	Mode       string   `json:"mode"`                  // "run" or "install"
 	BootDisk   string   `json:"boot_disk"`             // device the machine started from, such as "/dev/sda"
+	Root       string   `json:"root,omitempty"`        // device of the encrypted root, such as "/dev/sda9"
 	UnlockedBy string   `json:"unlocked_by,omitempty"` // "tpm" or "recovery key"
 	Warnings   []string `json:"warnings,omitempty"`    // sentences for the operator
 }
@@ -71,7 +72,7 @@ func Run(ctx context.Context, host sys.Host, screen Console) error {
 		res.Mode = "install"
 		err = host.Mounts.Mount("tmpfs", sysroot, "tmpfs", "mode=0755", "size=50%", "nodev", "nosuid")
 	} else {
-		res.UnlockedBy, res.Warnings, err = mountRoot(ctx, host, screen, disk)
+		err = mountRoot(ctx, host, screen, disk, &res)
 	}
 	if err != nil {
 		return err
@@ -98,30 +99,31 @@ func isMedium(d sys.Disk) bool {
 }
 
 // mountRoot unlocks the root partition, making it first if this is the first
-// boot, and mounts it at /sysroot.
-func mountRoot(ctx context.Context, host sys.Host, screen Console, disk sys.Disk) (by string, warnings []string, err error) {
+// boot, and mounts it at /sysroot. What it finds out is noted in res.
+func mountRoot(ctx context.Context, host sys.Host, screen Console, disk sys.Disk, res *Result) error {
 	root, err := rootPartition(ctx, host, screen, disk)
 	if err != nil {
-		return "", nil, err
+		return err
 	}
+	res.Root = root.Path
 	ask := func(prompt string) (string, error) { return screen.Ask(ctx, prompt) }
 	if err := install.Forget(host.Files); err != nil {
-		warnings = append(warnings, err.Error())
+		res.Warnings = append(res.Warnings, err.Error())
 	}
-	by, err = seal.Unlock(ctx, host, root.Path, ask)
+	res.UnlockedBy, err = seal.Unlock(ctx, host, root.Path, ask)
 	if err != nil {
-		return "", nil, fmt.Errorf("unlocking %s: %w", root.Path, err)
+		return fmt.Errorf("unlocking %s: %w", root.Path, err)
 	}
 	if err := check(ctx, host); err != nil {
-		return "", nil, err
+		return err
 	}
 	if err := host.Mounts.Mount("/dev/mapper/root", sysroot, "ext4", "nodev", "nosuid", "noexec"); err != nil {
-		return "", nil, err
+		return err
 	}
 	if err := seal.EnsureRecoveryKey(ctx, host, root.Path, recoveryKey); err != nil {
-		warnings = append(warnings, fmt.Sprintf("there is no recovery key yet: %v; it is made at the next boot that the TPM unlocks", err))
+		res.Warnings = append(res.Warnings, fmt.Sprintf("there is no recovery key yet: %v; it is made at the next boot that the TPM unlocks", err))
 	}
-	return by, warnings, nil
+	return nil
 }
 
 // check repairs what a cut may have left in the file system (e2fsck(8), exit

@@ -182,7 +182,7 @@ func TestInstalledMachineIsUnlocked(t *testing.T) {
 	if diff := cmp.Diff([]string{onDisk, bindUsr, overlay}, b.Mounts.Table()); diff != "" {
 		t.Errorf("mounts (-want +got):\n%s", diff)
 	}
-	if got, want := b.result(t), `{"mode":"run","boot_disk":"/dev/vda","unlocked_by":"tpm"}`+"\n"; got != want {
+	if got, want := b.result(t), `{"mode":"run","boot_disk":"/dev/vda","root":"/dev/vda9","unlocked_by":"tpm"}`+"\n"; got != want {
 		t.Errorf("early.json is %s, want %s", got, want)
 	}
 	if n := b.count("systemd-repart"); n != 0 {

@@ -22,6 +22,7 @@ func (m Machine) debugRoutes() []Route {
 			do: func(r *http.Request) (any, error) { return d.Bundle(r.Context()) }},
 		{Method: "POST", Path: dir + "/:run-script", About: "Run a script, an S/MIME message that the support key signed. The answer is what it printed.", Answer: typeOf[string](), Upload: octets, do: func(r *http.Request) (any, error) { return runScript(d, r) }},
 		{Method: "GET", Path: dir + "/secureboot/event-log", About: "What was measured while the machine started.", Answer: typeOf[api.SecureBootEventLog](), do: func(r *http.Request) (any, error) { return d.EventLog(r.Context()) }},
+		{Method: "GET", Path: dir + "/secureboot/doctor", About: "Whether the next start will unlock the disk by itself, what stands in the way, and what each event of the log will be.", Answer: typeOf[api.SecureBootDoctor](), do: func(r *http.Request) (any, error) { return d.Doctor(r.Context()) }},
 	}
 	if d == nil {
 		for i := range routes {
@@ -30,7 +31,7 @@ func (m Machine) debugRoutes() []Route {
 	}
 	lists := []Route{
 		{Method: "GET", Path: dir, About: "What can be looked at: a list of paths.", Answer: typeOf[[]string](), do: links(dir+"/kernel", dir+"/log", dir+"/processes", dir+"/report", dir+"/bundle", dir+"/:run-script", dir+"/secureboot")},
-		{Method: "GET", Path: dir + "/secureboot", About: "What there is about Secure Boot: a list of paths.", Answer: typeOf[[]string](), do: links(dir + "/secureboot/event-log")},
+		{Method: "GET", Path: dir + "/secureboot", About: "What there is about Secure Boot: a list of paths.", Answer: typeOf[[]string](), do: links(dir+"/secureboot/event-log", dir+"/secureboot/doctor")},
 		{Method: "POST", Path: dir + "/secureboot/:update", About: "Apply signed updates of the Secure Boot databases.", Upload: octets, do: m.action(dir + "/secureboot/:update")},
 	}
 	return append(lists, routes...)

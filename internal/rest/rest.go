@@ -114,6 +114,7 @@ type Debug interface {
 	Processes(context.Context) (string, error)
 	Report(ctx context.Context, match []string) (api.DebugReport, error)
 	EventLog(context.Context) (api.SecureBootEventLog, error)
+	Doctor(context.Context) (api.SecureBootDoctor, error)
 	Bundle(context.Context) (Stream, error)
 	Script(ctx context.Context, message []byte) (output string, err error) // signed
 }

@@ -19,11 +19,11 @@ package seal
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"strings"
+	"sync"
 
 	"github.com/incusos/incusos/internal/sys"
 	"github.com/incusos/incusos/internal/uefi"
@@ -46,22 +46,27 @@ const (
 type Seal struct {
 	host      sys.Host
 	retrieved func() bool
+	espTurn   sync.Mutex // held while the boot partition is mounted
 }
 
 // New returns the seal of host. retrieved says whether the operator has
 // confirmed to have written the recovery keys down.
-func New(host sys.Host, retrieved func() bool) *Seal { return &Seal{host, retrieved} }
+func New(host sys.Host, retrieved func() bool) *Seal { return &Seal{host: host, retrieved: retrieved} }
 
 // Name is the area's name in health reports.
 func (s *Seal) Name() string { return "seal" }
 
-// Reconcile changes nothing so far: what there is to do happens in the initrd.
-// It complains about everything that makes the machine less trustworthy than
-// it was built to be, and says what to do.
-func (s *Seal) Reconcile(context.Context) error {
+// Reconcile settles how the machine was started, and complains about everything that
+// makes it less trustworthy than it was built to be, and says what to do.
+func (s *Seal) Reconcile(ctx context.Context) error {
 	doubts, err := s.doubts()
 	if err != nil {
 		return err
+	}
+	if s.hasTPM() {
+		if err := s.settle(ctx); err != nil {
+			return err
+		}
 	}
 	var complaints []string
 	for _, d := range doubts {
@@ -114,20 +119,4 @@ func (s *Seal) secureBoot() (bool, error) {
 func (s *Seal) hasTPM() bool {
 	b, err := s.host.Files.ReadFile("/sys/class/tpm/tpm0/tpm_version_major")
 	return err == nil && strings.TrimSpace(string(b)) == "2"
-}
-
-// unlockedBy returns how the early boot opened root, "" when it did not or when
-// nothing is known about it.
-func (s *Seal) unlockedBy() string {
-	b, err := s.host.Files.ReadFile(earlyResult)
-	if err != nil {
-		return ""
-	}
-	var early struct {
-		UnlockedBy string `json:"unlocked_by"`
-	}
-	if err := json.Unmarshal(b, &early); err != nil {
-		return ""
-	}
-	return early.UnlockedBy
 }

@@ -45,7 +45,7 @@ func Unlock(ctx context.Context, host sys.Host, device string, ask func(prompt s
 	if !ok {
 		return "", err
 	}
-	prompt := explain(exit.Stderr) + "\nRecovery key: "
+	prompt := whyLocked(host.Files, device, exit.Stderr) + "\nRecovery key: "
 	for delay := firstDelay; ; delay = min(2*delay, lastDelay) {
 		key, err := ask(prompt)
 		if err != nil {
@@ -99,7 +99,7 @@ func wait(ctx context.Context, d time.Duration) error {
 func explain(stderr string) string {
 	for _, known := range []struct{ text, why string }{
 		{"lockout", "The TPM is locked after too many wrong attempts; it recovers by itself when the machine stays on for some hours."},
-		{"integrity check failed", "The key belongs to another TPM: the drive was moved to another machine, or the TPM was cleared."},
+		{"integrity check failed", otherTPM},
 		{"PCR value mismatch", policyMismatch},
 		{"Failed to unseal secret using TPM2", policyMismatch},
 		{"policy check failed", policyMismatch},
@@ -119,6 +119,7 @@ func explain(stderr string) string {
 
 const (
 	policyMismatch = "The TPM keeps its key back, because this boot is not the one it knows: the firmware, its settings or the Secure Boot keys have changed."
+	otherTPM       = "The key belongs to another TPM: the drive was moved to another machine, or the TPM was cleared."
 	noToken        = "The system is not bound to a TPM."
 	noTPM          = "The TPM cannot be found. It may be turned off in the firmware setup."
 )

@@ -1,6 +1,7 @@
 package uefi
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/binary"
@@ -173,4 +174,57 @@ func derCertificates(lists []SignatureList) [][]byte {
 		}
 	}
 	return certs
+}
+
+// Refuses says why firmware with the given db and dbx does not start a program with
+// that digest, signed by signer or, if that is nil, by nobody (section 32.5.3.3); ""
+// if it does.
+func Refuses(db, dbx []SignatureList, digest [sha256.Size]byte, signer *x509.Certificate) string {
+	if lists(dbx, CertSHA256, digest[:]) {
+		return "dbx lists its digest: it was revoked"
+	}
+	if signer == nil {
+		if lists(db, CertSHA256, digest[:]) {
+			return ""
+		}
+		return "nobody has signed it"
+	}
+	chain := []*x509.Certificate{signer}
+	for _, der := range derCertificates(dbx) {
+		if vouches(der, chain) {
+			return fmt.Sprintf("dbx lists the certificate %q that it is signed with: it was revoked", signer.Subject)
+		}
+	}
+	if lists(dbx, certX509SHA256, tbsDigest(signer)) {
+		return fmt.Sprintf("dbx lists the digest of the certificate %q that it is signed with: it was revoked", signer.Subject)
+	}
+	for _, der := range derCertificates(db) {
+		if vouches(der, chain) {
+			return ""
+		}
+	}
+	return fmt.Sprintf("db has no certificate for %q, who has signed it", signer.Subject)
+}
+
+// certX509SHA256 is the type of lists with digests of certificates to be refused, each
+// with a time behind it (section 32.4.1, EFI_CERT_X509_SHA256_GUID).
+const certX509SHA256 GUID = "3bd2a492-96c0-4079-b420-fcf98ef103ed"
+
+// tbsDigest is the digest that such a list has of a certificate: of the part that is
+// signed.
+func tbsDigest(cert *x509.Certificate) []byte {
+	sum := sha256.Sum256(cert.RawTBSCertificate)
+	return sum[:]
+}
+
+// lists reports whether lists of a type have an entry that begins with data.
+func lists(all []SignatureList, kind GUID, data []byte) bool {
+	for _, l := range all {
+		for _, s := range l.Signatures {
+			if l.Type == kind && bytes.HasPrefix(s.Data, data) {
+				return true
+			}
+		}
+	}
+	return false
 }

@@ -1,0 +1,135 @@
+package seal
+
+import (
+	"bytes"
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/incusos/incusos/internal/luks"
+	"github.com/incusos/incusos/internal/sys"
+	"github.com/incusos/incusos/internal/uefi"
+)
+
+// Where the kernel and systemd show what was measured.
+const (
+	registers    = "/sys/class/tpm/tpm0/pcr-sha256/"
+	imageKey     = "/run/systemd/tpm2-pcr-public-key.pem"
+	imagePolicy  = "/run/systemd/tpm2-pcr-signature.json"
+	maxSmallFile = 1 << 20
+)
+
+// facts are what a start has measured in its initrd, or will.
+type facts struct {
+	pcr7, pcr11 [sha256.Size]byte
+	key         []byte              // of the kernel image, in PEM; what it signs opens the disk
+	policies    []uefi.SignedPolicy // what that key has signed
+}
+
+// Why a binding does not open the disk. The words are those of the screen at boot, of
+// the doctor and of errors: whoever has seen them once finds them again.
+const (
+	whyUnknown = "it is bound in a way that this release does not know"
+	whyImage   = "the kernel image is signed with another PCR key than the disk is bound to: it comes from somebody else's build"
+	whyPCR7    = "PCR 7 is another: Secure Boot was switched, or its certificates or its databases have changed, or the firmware measures them in another way"
+	whyPCR11   = "no signature allows the kernel image that was started (PCR 11): it was changed, or it is none of ours"
+)
+
+// refusal says why a TPM keeps the key of a binding back at such a start; "" if it
+// does not, given that it is the TPM the disk was bound to, and whoever is asked for
+// a PIN knows it.
+func refusal(b luks.TPM2, f facts) string {
+	policy := uefi.PCRPolicy{}
+	signed := len(b.PublicKey) > 0
+	if signed {
+		key, err := uefi.PublicKey(b.PublicKey)
+		if err != nil || !slices.Equal(b.SignedPCRs, []int{11}) {
+			return whyUnknown
+		}
+		if policy, err = policy.Authorized(key); err != nil {
+			return whyUnknown
+		}
+		allowed := slices.ContainsFunc(f.policies, func(p uefi.SignedPolicy) bool { return p.Allows(f.pcr11, key) })
+		if !allowed && !bytes.Equal(trimKey(b.PublicKey), trimKey(f.key)) {
+			return whyImage
+		}
+		if !allowed {
+			return whyPCR11
+		}
+	}
+	if !slices.Equal(b.PCRs, []int{7}) || cmp.Or(b.Bank, "sha256") != "sha256" || len(b.PolicyHash) != sha256.Size {
+		return whyUnknown
+	}
+	if want := bound(policy.PCR(7, f.pcr7), b.PIN); !bytes.Equal(want[:], b.PolicyHash) {
+		return whyPCR7
+	}
+	return ""
+}
+
+func bound(policy uefi.PCRPolicy, pin bool) [sha256.Size]byte {
+	if pin {
+		policy = policy.AuthValue()
+	}
+	return policy.Digest()
+}
+
+// trimKey takes off what differs between a section of a kernel image and a token.
+func trimKey(pem []byte) []byte { return bytes.TrimRight(pem, "\x00\n") }
+
+// register returns what the TPM holds in a PCR of the SHA-256 bank.
+func register(files sys.Dir, pcr int) (value [sha256.Size]byte, err error) {
+	b, err := files.ReadFile(fmt.Sprintf("%s%d", registers, pcr))
+	if err != nil {
+		return value, fmt.Errorf("reading PCR %d: %w", pcr, err)
+	}
+	raw, err := hex.DecodeString(strings.TrimSpace(string(b)))
+	if err != nil || len(raw) != sha256.Size {
+		return value, fmt.Errorf("reading PCR %d: %q is no digest", pcr, strings.TrimSpace(string(b)))
+	}
+	return [sha256.Size]byte(raw), nil
+}
+
+// measuredHere returns the facts of this start while its initrd runs. What cannot be
+// had is left out: this is for explaining what has gone wrong already.
+func measuredHere(files sys.Dir) facts {
+	var f facts
+	f.pcr7, _ = register(files, 7)
+	f.pcr11, _ = register(files, 11)
+	f.key, _ = files.ReadFile(imageKey)
+	if text, err := files.ReadFile(imagePolicy); err == nil && len(text) < maxSmallFile {
+		f.policies, _ = uefi.ParsePolicies(text)
+	}
+	return f
+}
+
+// whyLocked says in sentences why the TPM did not open device, from what
+// systemd-cryptsetup printed and from what was measured.
+func whyLocked(files sys.Dir, device, stderr string) string {
+	why := explain(stderr)
+	if why != policyMismatch {
+		return why
+	}
+	h, err := readHeader(files, device)
+	if err != nil {
+		return why
+	}
+	tokens := h.TPM2Tokens()
+	if len(tokens) == 0 {
+		return noToken
+	}
+	f := measuredHere(files)
+	var reasons []string
+	for _, t := range tokens {
+		r := refusal(t.TPM2, f)
+		if r == "" {
+			return otherTPM
+		}
+		if !slices.Contains(reasons, r) {
+			reasons = append(reasons, r)
+		}
+	}
+	return why + "\nIn detail: " + strings.Join(reasons, "; or ") + "."
+}
