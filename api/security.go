@@ -33,6 +33,15 @@ type SystemSecurityState struct {
 	SystemStateStatus               string                  `json:"system_state_status"` // why it is, or is not
 	TPMStatus                       TPMStatus               `json:"tpm_status"`
 	TPMPublicKey                    string                  `json:"tpm_public_key,omitempty"` // PEM
+
+	// TPMPIN says that a PIN is asked for at each start. Ours: upstream has no such field.
+	TPMPIN bool `json:"tpm_pin,omitempty"`
+}
+
+// A SecurityPIN is the body of :set-pin, and of :tpm-rebind on a machine that asks for a
+// PIN.
+type SecurityPIN struct {
+	PIN Secret `json:"pin"` // 6 to 64 letters, digits and signs
 }
 
 // A TPMStatus says how far the TPM can be relied on.

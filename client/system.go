@@ -106,9 +106,23 @@ func (c *Client) KeysRetrieved(ctx context.Context) error {
 	return c.post(ctx, system+"/security/:retrieved", nil)
 }
 
-// RebindTPM binds the disks to the TPM anew, after a recovery key was used.
-func (c *Client) RebindTPM(ctx context.Context) error {
-	return c.post(ctx, system+"/security/:tpm-rebind", nil)
+// RebindTPM binds the disks to the TPM anew, after a recovery key was used. The PIN is
+// "" for a machine that asks for none.
+func (c *Client) RebindTPM(ctx context.Context, pin api.Secret) error {
+	if pin == "" {
+		return c.post(ctx, system+"/security/:tpm-rebind", nil)
+	}
+	return c.post(ctx, system+"/security/:tpm-rebind", api.SecurityPIN{PIN: pin})
+}
+
+// SetPIN has the machine ask for a PIN at each start.
+func (c *Client) SetPIN(ctx context.Context, pin api.Secret) error {
+	return c.post(ctx, system+"/security/:set-pin", api.SecurityPIN{PIN: pin})
+}
+
+// RemovePIN has the machine start without asking for a PIN.
+func (c *Client) RemovePIN(ctx context.Context) error {
+	return c.post(ctx, system+"/security/:remove-pin", nil)
 }
 
 // CheckUpdates looks for updates now.

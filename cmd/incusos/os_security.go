@@ -26,3 +26,49 @@ is changed.`,
 		}),
 	}
 }
+
+func (o *osFlags) rebindCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "tpm-rebind",
+		Short: "Bind the disks to the TPM anew, after a recovery key was used.",
+		Long: `Bind the disks to the TPM anew, after a recovery key was used. It counts from the next
+start on, and is refused when that unlocks anyway. On a machine that asks for a PIN the
+TPM has to be told it again: with --pin it is read from standard input.`,
+		Example: "  incusos os system security tpm-rebind",
+		Args:    operands(),
+	}
+	ask := c.Flags().Bool("pin", false, "read the PIN from standard input")
+	c.RunE = o.run("bind the disks to the TPM", func(ctx context.Context, m *client.Client, _ osctl.Printer, _ []string) error {
+		if !*ask {
+			return m.RebindTPM(ctx, "")
+		}
+		pin, err := osctl.ReadSecret(ctx, c.InOrStdin(), c.ErrOrStderr(), "PIN")
+		if err != nil {
+			return err
+		}
+		return m.RebindTPM(ctx, pin)
+	})
+	return c
+}
+
+func (o *osFlags) setPINCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "set-pin",
+		Short: "Have the machine ask for a PIN at each start; it is read from standard input.",
+		Long: `Have the machine ask for a PIN at each start, on its consoles, besides what the TPM
+wants: whoever takes the whole machine away does not get at the data then. A recovery
+key does as well. The PIN is read from standard input, has 6 to 64 letters, digits and
+signs, and takes the place of an earlier one. After some wrong ones the TPM answers
+nobody for a while.`,
+		Example: "  incusos os system security set-pin",
+		Args:    operands(),
+	}
+	c.RunE = o.run("set the PIN", func(ctx context.Context, m *client.Client, _ osctl.Printer, _ []string) error {
+		pin, err := osctl.ReadSecret(ctx, c.InOrStdin(), c.ErrOrStderr(), "PIN")
+		if err != nil {
+			return err
+		}
+		return m.SetPIN(ctx, pin)
+	})
+	return c
+}

@@ -58,7 +58,8 @@ func (o *osFlags) actions(name string) []*cobra.Command {
 	case "security":
 		return []*cobra.Command{
 			o.actCommand(name, "retrieved", "Say that the recovery keys were written down.", (*client.Client).KeysRetrieved),
-			o.actCommand(name, "tpm-rebind", "Bind the disks to the TPM anew, after a recovery key was used.", (*client.Client).RebindTPM),
+			o.rebindCommand(), o.setPINCommand(),
+			o.actCommand(name, "remove-pin", "Start without asking for a PIN again.", (*client.Client).RemovePIN),
 		}
 	case "storage":
 		return o.storageCommands()

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 
 	"github.com/incusos/incusos/api"
@@ -13,7 +14,6 @@ import (
 	"github.com/incusos/incusos/internal/listener"
 	"github.com/incusos/incusos/internal/resources"
 	"github.com/incusos/incusos/internal/rest"
-	"github.com/incusos/incusos/internal/seal"
 	"github.com/incusos/incusos/internal/storage"
 	"github.com/incusos/incusos/internal/store"
 	"github.com/incusos/incusos/internal/sys"
@@ -29,7 +29,7 @@ func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Opti
 	networkDoc := load[api.NetworkConfig](m.Files, "network")
 	kernelDoc := load[api.SystemKernelConfig](m.Files, "kernel")
 	loggingDoc := load[api.SystemLoggingConfig](m.Files, "logging")
-	securityDoc := load[acknowledged](m.Files, "security")
+	securityDoc := load[securitySaved](m.Files, "security")
 	storageDoc := load[api.SystemStorageConfig](m.Files, "storage")
 	appsDoc := load[apps.Saved](m.Files, "applications")
 	fallbackDoc := load[api.SystemFallbackListenerConfig](m.Files, "fallback-listener")
@@ -51,9 +51,9 @@ func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Opti
 	news := make(chan struct{}, 1)
 	fallback, door := fallbackListener(m, screen, news, fallbackDoc, gate)
 	networks, hosts := wireNetwork(m, networkDoc, gate)
-	networks.network.Listens = func() []int { return portOf(fallbackDoc.get().ListenAddress) }
 	outward := wireProxy(networks)
-	seals := seal.New(m, func() bool { return securityDoc.get().RecoveryKeys })
+	networks.network.Listens = func() []int { return portOf(fallbackDoc.get().ListenAddress) }
+	security := wireSecurity(m, securityDoc, gate)
 	stores := storage.New(m)
 	services := wireServices(m, gate, networks.network, seed, &seedErr)
 	applications := newApps(m, appsDoc, seed, services, first, screen, gate, wake)
@@ -68,10 +68,10 @@ func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Opti
 		Also:    []Server{door},
 		Outward: outward,
 		Pages:   pages(m, networks.network),
-		Doctor:  seals.Doctor,
+		Doctor:  security.seal.Doctor,
 		// The network comes before the pools: addresses arrive while those open.
 		Areas: []Area{
-			restore, taskArea, hosts, kernel, logging, securityDoc.guard(seals), networks, outward, fallback,
+			restore, taskArea, hosts, kernel, logging, security, networks, outward, fallback,
 			storageDoc.guard(stores), services, reported{appsDoc.guard(applications), door.Applications},
 			seedling, // when the others have taken from it what they want
 		},
@@ -82,19 +82,16 @@ func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Opti
 			Kernel:           kernel,
 			Logging:          logging,
 			Network:          networks,
-			Security:         securityResource(securityDoc, seals),
+			Security:         security,
 			Storage:          storageResource(storageDoc, stores),
 			Applications:     desk{apps.NewDesk(applications, tasks, appsDoc.err)},
 			Tasks:            tasks,
 			Services:         services,
-			Actions: map[string]rest.Action{
-				"/1.0/system/security/:retrieved": acknowledge(securityDoc),
-				"/1.0/system/network/:flush-dns":  func(ctx context.Context, _ []byte) error { return networks.network.FlushDNS(ctx) },
-			},
-			Resources: func(context.Context) (api.Resources, error) { return resources.Read(m.Files), nil },
-			Audit:     log,
-			Power:     hosts,
-			Trial:     func() *api.Trial { return trial(gate) },
+			Actions:          actions(security.actions(), networks.actions()),
+			Resources:        func(context.Context) (api.Resources, error) { return resources.Read(m.Files), nil },
+			Audit:            log,
+			Power:            hosts,
+			Trial:            func() *api.Trial { return trial(gate) },
 		},
 		Warnings: func() []string {
 			return slices.Concat(seed.warnings(), seedling.warnings(), securityDoc.get().warnings(), applications.Warnings(), log.Warnings(), door.Warnings(), outward.Warnings())
@@ -102,16 +99,13 @@ func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Opti
 	}
 }
 
-func securityResource(doc document[acknowledged], s *seal.Seal) rest.Resource[api.SystemSecurity, api.SystemSecurityConfig] {
-	return fixed[api.SystemSecurity, api.SystemSecurityConfig]{
-		"security",
-		func(context.Context) (api.SystemSecurity, error) {
-			config, configErr := s.Config()
-			state, err := s.State()
-			return api.SystemSecurity{Config: config, State: state}, errors.Join(doc.err, configErr, err)
-		},
-		s.Config,
+// actions are those of several areas, by the route that does them.
+func actions(parts ...map[string]rest.Action) map[string]rest.Action {
+	all := make(map[string]rest.Action)
+	for _, p := range parts {
+		maps.Copy(all, p)
 	}
+	return all
 }
 
 func storageResource(doc document[api.SystemStorageConfig], s *storage.Storage) rest.Resource[api.SystemStorage, api.SystemStorageConfig] {
@@ -125,18 +119,6 @@ func storageResource(doc document[api.SystemStorageConfig], s *storage.Storage) 
 		},
 		func() (api.SystemStorageConfig, error) { return doc.get(), doc.err },
 	}
-}
-
-// acknowledged is what the operator has said to have done about security.
-type acknowledged struct {
-	RecoveryKeys bool `json:"recovery_keys_retrieved"`
-}
-
-func (a acknowledged) warnings() []string {
-	if a.RecoveryKeys {
-		return nil
-	}
-	return []string{"nobody has fetched the recovery keys; see `incus admin os system security show`"}
 }
 
 // A document is a saved configuration, or why there is none to be had.
@@ -174,14 +156,3 @@ type damaged struct {
 
 func (d damaged) Name() string                    { return d.name }
 func (d damaged) Reconcile(context.Context) error { return d.err }
-
-// acknowledge returns the action that notes that somebody wrote the recovery
-// keys down.
-func acknowledge(doc document[acknowledged]) rest.Action {
-	return func(context.Context, []byte) error {
-		if doc.err != nil {
-			return doc.err
-		}
-		return doc.saved.Set(acknowledged{RecoveryKeys: true})
-	}
-}

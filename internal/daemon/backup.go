@@ -24,7 +24,7 @@ func archives(m sys.Host, links func() ([]sys.Link, error)) rest.Backup {
 			"kernel":            loads[api.SystemKernelConfig],
 			"logging":           loads[api.SystemLoggingConfig],
 			"network":           loads[api.NetworkConfig],
-			"security":          loads[acknowledged],
+			"security":          loads[securitySaved],
 			"storage":           loads[api.SystemStorageConfig],
 		}),
 		Local: map[string][]string{

@@ -10,6 +10,7 @@ import (
 	"github.com/incusos/incusos/internal/host"
 	"github.com/incusos/incusos/internal/network"
 	"github.com/incusos/incusos/internal/proxy"
+	"github.com/incusos/incusos/internal/rest"
 	"github.com/incusos/incusos/internal/sys"
 )
 
@@ -31,6 +32,12 @@ func (a networkArea) Reconcile(ctx context.Context) error {
 // FollowsLinks implements follower: a card or a cable that comes back heals the
 // network, and one that goes is complained about.
 func (a networkArea) FollowsLinks() {}
+
+func (a networkArea) actions() map[string]rest.Action {
+	return map[string]rest.Action{
+		"/1.0/system/network/:flush-dns": func(ctx context.Context, _ []byte) error { return a.network.FlushDNS(ctx) },
+	}
+}
 
 // wireNetwork returns the network of a machine, and the machine as a whole, whose
 // name and time zone are in the same document.

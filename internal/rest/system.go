@@ -129,8 +129,10 @@ func list(r *http.Request, key string) []string {
 // actions are the routes that only do something.
 const actions = `
 /network/:flush-dns                Forget the answers of name servers.
+/security/:remove-pin              Unlock without asking for a PIN, from the next start on.
 /security/:retrieved               Say that the recovery keys were written down.
-/security/:tpm-rebind              Bind the disks to the TPM anew, after a recovery key was used.
+/security/:set-pin                 Ask for this PIN at each start, besides what the TPM wants; it takes the place of an earlier one.
+/security/:tpm-rebind              Bind the disks to the TPM anew, after a recovery key was used. It counts from the next start on, and is refused when that unlocks anyway. The PIN is for machines that ask for one.
 /storage/:cleanup-root             Make room on the root file system: old logs and caches go.
 /storage/:create-volume            Make a dataset in a pool.
 /storage/:delete-pool              Destroy a pool and wipe its drives.
@@ -169,6 +171,8 @@ func actionBody(path string) reflect.Type {
 		return typeOf[api.StorageDriveImport]()
 	case "/storage/:import-pool":
 		return typeOf[api.StoragePoolImport]()
+	case "/security/:set-pin", "/security/:tpm-rebind":
+		return typeOf[api.SecurityPIN]()
 	case "/update/:check":
 		return typeOf[api.UpdateCheck]()
 	}

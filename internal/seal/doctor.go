@@ -24,6 +24,7 @@ type examination struct {
 	secure    bool
 	tpm       bool
 	by        string // how root was unlocked
+	rebound   bool   // root was bound anew since then
 	log       bootLog
 	variables map[string][]byte
 	boot      bootPartition
@@ -58,7 +59,7 @@ func (s *Seal) examine() (x examination, err error) {
 	if x.secure, err = s.secureBoot(); err != nil {
 		return x, err
 	}
-	x.tpm, x.by = s.hasTPM(), s.unlockedBy()
+	x.tpm, x.by, x.rebound = s.hasTPM(), s.unlockedBy(), s.host.Files.Exists(reboundFile)
 	if x.log, err = s.readLog(); err != nil {
 		return x, err
 	}
@@ -149,7 +150,7 @@ func (x examination) unlocks(f facts) string {
 		return "there is no TPM 2.0"
 	case len(tokens) == 0:
 		return "root is not bound to a TPM"
-	case x.by == ByRecoveryKey && slices.ContainsFunc(tokens, func(t luks.Token) bool { return refusal(t.TPM2, x.now) == "" }):
+	case x.by == ByRecoveryKey && !x.rebound && slices.ContainsFunc(tokens, func(t luks.Token) bool { return refusal(t.TPM2, x.now) == "" }):
 		return "the TPM kept the key back at this start although everything measured is right: root is bound to another TPM, or the TPM was cleared"
 	}
 	why := ""
@@ -279,8 +280,8 @@ func (x examination) judge(d *api.SecureBootDoctor) {
 	if x.log.problem != nil {
 		find(false, x.log.problem.Error(), "Nothing can be predicted then: after changes of the firmware's settings have a recovery key at hand. A newer firmware may help.")
 	}
-	if x.by == ByRecoveryKey {
-		find(true, "this start was unlocked with a recovery key", "When the machine is as it should be, bind it anew: incusos os security tpm-rebind.")
+	if x.by == ByRecoveryKey && !x.rebound {
+		find(true, "this start was unlocked with a recovery key", "When the machine is as it should be, bind it anew: incusos os system security tpm-rebind.")
 	}
 	for _, e := range d.Events {
 		if e.LastGood != "" && x.by == ByRecoveryKey {
@@ -312,7 +313,7 @@ func (x examination) cure(k api.DoctorKernel) string {
 	case k.PCR7 == "":
 		return "Have a recovery key at hand when the machine is restarted."
 	}
-	return "Bind root to the TPM anew before the machine is restarted: incusos os security tpm-rebind."
+	return "Bind root to the TPM anew before the machine is restarted: incusos os system security tpm-rebind."
 }
 
 // compareCertificates finds what is enrolled and not ours, and the reverse.

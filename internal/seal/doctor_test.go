@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/hex"
+	"encoding/pem"
 	"errors"
 	"math/big"
 	"strings"
@@ -269,4 +270,9 @@ func TestScreenSaysWhatTheDoctorSays(t *testing.T) {
 	if _, err := hex.DecodeString(examine(t, s).PCRs[0].Measured); err != nil {
 		t.Error(err)
 	}
+}
+
+func certificatePEM(t *testing.T) string {
+	t.Helper()
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate(t).Raw}))
 }

@@ -67,3 +67,5 @@ func (l *luks) cryptsetup(_ context.Context, c sys.Cmd) ([]byte, error) {
 	l.open = true
 	return nil, nil
 }
+
+func cryptenroll(args ...string) sys.Cmd { return sys.Command("systemd-cryptenroll", args...) }

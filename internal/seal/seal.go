@@ -47,6 +47,7 @@ type Seal struct {
 	host      sys.Host
 	retrieved func() bool
 	espTurn   sync.Mutex // held while the boot partition is mounted
+	turn      sync.Mutex // held while the key slots of root change
 }
 
 // New returns the seal of host. retrieved says whether the operator has
@@ -63,17 +64,20 @@ func (s *Seal) Reconcile(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	var complaints []string
 	if s.hasTPM() {
 		if err := s.settle(ctx); err != nil {
-			return err
+			complaints = append(complaints, err.Error())
 		}
 	}
-	var complaints []string
 	for _, d := range doubts {
 		complaints = append(complaints, d.what+"; "+d.do)
 	}
 	if !s.host.Files.Exists(rootKey) && s.unlockedBy() != "" {
 		complaints = append(complaints, "there is no recovery key for root; restart the machine, the TPM then allows to make one")
+	}
+	if slots := s.unlisted(); slots != nil {
+		complaints = append(complaints, complaint(slots))
 	}
 	if complaints == nil {
 		return nil

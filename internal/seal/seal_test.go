@@ -208,8 +208,10 @@ func TestNoErrorShowsAKey(t *testing.T) {
 func running(t *testing.T, m systest.Machine, by string) (*systest.Rig, *seal.Seal) {
 	t.Helper()
 	rig := systest.New(t, m)
+	if _, err := systest.NewTrust(rig); err != nil {
+		t.Fatal(err)
+	}
 	write(t, rig, "/run/incus-os/early.json", fmt.Sprintf(`{"mode":"run","unlocked_by":%q}`, by))
-	write(t, rig, "/var/lib/incus-os/recovery.root.key", key(1)+"\n")
 	return rig, seal.New(rig.Host, func() bool { return false })
 }
 
@@ -229,17 +231,23 @@ func TestState(t *testing.T) {
 	}
 	write(t, rig, "/sys/firmware/efi/efivars/db-d719b2cb-3d3a-4596-a3bc-dad00e67656f", "\x27\x00\x00\x00"+string(list))
 	write(t, rig, "/var/lib/incus-os/zpool.local.key", "\x00\x01\x02")
+	write(t, rig, "/var/lib/incus-os/luks.virtio-data.key", "\x03\x04")
 
 	got, err := s.State()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(got.SecureBootCertificates) != 1 || got.SecureBootCertificates[0].Type != "db" || got.SecureBootCertificates[0].Subject != "CN=test" {
-		t.Errorf("certificates: %+v, want the one of db", got.SecureBootCertificates)
+	var certs []string
+	for _, c := range got.SecureBootCertificates {
+		certs = append(certs, c.Type+" "+c.Subject)
+	}
+	if want := []string{"PK CN=IncusOS PK", "KEK CN=IncusOS KEK", "db CN=test"}; !slices.Equal(certs, want) {
+		t.Errorf("certificates are %q, want %q", certs, want)
 	}
 	got.SecureBootCertificates = nil
 	want := api.SystemSecurityState{
 		EncryptedVolumes:     []api.EncryptedVolume{{Volume: "root", State: "unlocked (TPM)"}},
+		DriveRecoveryKeys:    map[string]api.Secret{"/dev/disk/by-id/virtio-data": "AwQ="},
 		PoolRecoveryKeys:     map[string]api.Secret{"local": "AAEC"},
 		SecureBootEnabled:    true,
 		SystemStateIsTrusted: true,
@@ -249,9 +257,9 @@ func TestState(t *testing.T) {
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("state:\n%+v\nwant:\n%+v", got, want)
 	}
-	cfg, err := s.Config()
-	if err != nil || !slices.Equal(cfg.EncryptionRecoveryKeys, []api.Secret{api.Secret(key(1))}) {
-		t.Errorf("recovery keys: %d, %v; want the one in the file", len(cfg.EncryptionRecoveryKeys), err)
+	keys, err := s.SavedKeys()
+	if err != nil || !slices.Equal(keys, []api.Secret{api.Secret(own(t, rig))}) {
+		t.Errorf("recovery keys: %d, %v; want the one in the file", len(keys), err)
 	}
 	if err := s.Reconcile(t.Context()); err != nil {
 		t.Errorf("Reconcile() = %v, want nil", err)

@@ -36,11 +36,55 @@ func (s *Seal) remember(l bootLog) error {
 	return nil
 }
 
-// settle does what follows from how this start went.
-func (s *Seal) settle(context.Context) error {
+// settle does what follows from how this start went: what unlocked it is remembered,
+// the bindings that have had their day go, and the next start is provided for.
+func (s *Seal) settle(ctx context.Context) error {
 	l, err := s.readLog()
 	if err != nil {
 		return err
 	}
-	return s.remember(l)
+	if err := s.remember(l); err != nil {
+		return err
+	}
+	if s.unlockedBy() != ByTPM {
+		return nil
+	}
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	device, h, err := s.root()
+	if err != nil {
+		return err
+	}
+	b := bindings{device: device, header: h, pin: s.host.Files.Exists(pinFile)}
+	if b.live, err = register(s.host.Files, 7); err != nil {
+		return err
+	}
+	b.next = b.live
+	if l.problem == nil {
+		if b.next, err = s.nextPCR7(l); err != nil {
+			return err
+		}
+	}
+	return s.settleBindings(ctx, b)
+}
+
+// settleBindings binds root for the next start, unless it is, and then takes away what
+// neither this start nor the next is bound by.
+func (s *Seal) settleBindings(ctx context.Context, b bindings) error {
+	if !b.has(b.live, b.pin) && !b.has(b.live, !b.pin) {
+		return nil // it was unlocked in a way that this release does not know
+	}
+	if !b.has(b.next, b.pin) {
+		if b.pin {
+			return errors.New("the next start will measure another PCR 7, and root is not bound to it: somebody who knows the PIN has to set it again before the machine is restarted; incusos os system security set-pin")
+		}
+		if err := s.bind(ctx, b.device, b.next, ""); err != nil {
+			return err
+		}
+		var err error
+		if b.header, err = readHeader(s.host.Files, b.device); err != nil {
+			return err
+		}
+	}
+	return s.unbind(ctx, b)
 }

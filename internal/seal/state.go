@@ -12,19 +12,6 @@ import (
 	"github.com/incusos/incusos/internal/uefi"
 )
 
-// Config returns the part of the document that is saved elsewhere: the recovery
-// keys lie in files, since the initrd has to write them.
-func (s *Seal) Config() (api.SystemSecurityConfig, error) {
-	key, err := s.host.Files.ReadFile(rootKey)
-	if errors.Is(err, fs.ErrNotExist) {
-		return api.SystemSecurityConfig{EncryptionRecoveryKeys: []api.Secret{}}, nil
-	}
-	if err != nil {
-		return api.SystemSecurityConfig{}, fmt.Errorf("reading the recovery key: %w", err)
-	}
-	return api.SystemSecurityConfig{EncryptionRecoveryKeys: []api.Secret{api.Secret(strings.TrimSpace(string(key)))}}, nil
-}
-
 // State reports how trustworthy the machine is, and the keys to write down.
 func (s *Seal) State() (api.SystemSecurityState, error) {
 	secure, err := s.secureBoot()
@@ -35,17 +22,23 @@ func (s *Seal) State() (api.SystemSecurityState, error) {
 	if err != nil {
 		return api.SystemSecurityState{}, err
 	}
-	pools, err := s.poolKeys()
+	pools, err := s.keys("zpool.", "")
+	if err != nil {
+		return api.SystemSecurityState{}, err
+	}
+	drives, err := s.keys("luks.", "/dev/disk/by-id/")
 	if err != nil {
 		return api.SystemSecurityState{}, err
 	}
 	state := api.SystemSecurityState{
 		EncryptedVolumes:                s.volumes(),
 		EncryptionRecoveryKeysRetrieved: s.retrieved(),
+		DriveRecoveryKeys:               drives,
 		PoolRecoveryKeys:                pools,
 		SecureBootCertificates:          certificates,
 		SecureBootEnabled:               secure,
 		TPMStatus:                       s.tpm(),
+		TPMPIN:                          s.host.Files.Exists(pinFile),
 	}
 	state.SystemStateIsTrusted, state.SystemStateStatus, err = s.trust()
 	return state, err
@@ -114,27 +107,28 @@ func (s *Seal) certificates() ([]api.SecureBootCertificate, error) {
 	return all, nil
 }
 
-// poolKeys returns the keys of pools, in base64, by pool.
-func (s *Seal) poolKeys() (map[string]api.Secret, error) {
+// keys returns the keys in files PREFIX.NAME.key, in base64, by place and name: those of
+// pools, and of drives that are encrypted each by itself.
+func (s *Seal) keys(prefix, place string) (map[string]api.Secret, error) {
 	keys := make(map[string]api.Secret)
 	entries, err := s.host.Files.ReadDir(keyDir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return keys, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("listing the keys of pools: %w", err)
+		return nil, fmt.Errorf("listing the keys of pools and drives: %w", err)
 	}
 	for _, e := range entries {
-		name, isPool := strings.CutPrefix(e.Name(), "zpool.")
+		name, isOurs := strings.CutPrefix(e.Name(), prefix)
 		name, isKey := strings.CutSuffix(name, ".key")
-		if !isPool || !isKey {
+		if !isOurs || !isKey {
 			continue
 		}
 		b, err := s.host.Files.ReadFile(keyDir + "/" + e.Name())
 		if err != nil {
-			return nil, fmt.Errorf("reading the key of pool %q: %w", name, err)
+			return nil, fmt.Errorf("reading the key of %q: %w", name, err)
 		}
-		keys[name] = api.Secret(base64.StdEncoding.EncodeToString(b))
+		keys[place+name] = api.Secret(base64.StdEncoding.EncodeToString(b))
 	}
 	return keys, nil
 }

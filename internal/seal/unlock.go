@@ -1,12 +1,15 @@
 package seal
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/incusos/incusos/internal/luks"
 	"github.com/incusos/incusos/internal/sys"
 )
 
@@ -33,23 +36,27 @@ const (
 )
 
 // Unlock opens the encrypted device as /dev/mapper/root and returns how: ByTPM
-// or ByRecoveryKey. When the TPM does not release its key, ask is called with a
-// prompt that says why, and again after a wrong key, until ctx ends or ask
-// returns an error.
+// or ByRecoveryKey. When the TPM wants a PIN, or does not release its key, ask is
+// called with a prompt that says so, and again after something wrong, until ctx ends
+// or ask returns an error.
 func Unlock(ctx context.Context, host sys.Host, device string, ask func(prompt string) (string, error)) (by string, err error) {
-	_, err = host.Exec.Run(ctx, sys.Command(cryptsetup, "attach", volume, device, "-", byTPMOptions))
-	if err == nil {
-		return ByTPM, nil
+	said, err := tryTPM(ctx, host, device, "")
+	if err != nil || said == "" {
+		return ByTPM, err
 	}
-	exit, ok := errors.AsType[*sys.ExecError](err)
-	if !ok {
-		return "", err
+	prompt, pin := whyLocked(host.Files, device, said)+"\nRecovery key: ", wantsPIN(host.Files, device, said)
+	if pin {
+		prompt = "This machine asks for a PIN. A recovery key will do as well.\nPIN: "
 	}
-	prompt := whyLocked(host.Files, device, exit.Stderr) + "\nRecovery key: "
 	for delay := firstDelay; ; delay = min(2*delay, lastDelay) {
 		key, err := ask(prompt)
 		if err != nil {
 			return "", fmt.Errorf("asking for the recovery key: %w", err)
+		}
+		if pin && key != "" && !isRecoveryKey(normalize(key)) {
+			if said, err = tryTPM(ctx, host, device, strings.TrimRight(key, "\r\n")); err != nil || said == "" {
+				return ByTPM, err
+			}
 		}
 		refused, err := try(ctx, host, device, normalize(key))
 		if err != nil {
@@ -59,10 +66,48 @@ func Unlock(ctx context.Context, host sys.Host, device string, ask func(prompt s
 			return ByRecoveryKey, nil
 		}
 		prompt = refused + "\nRecovery key: "
+		if pin {
+			prompt = wrongPIN(said) + "\nPIN: "
+		}
 		if err := wait(ctx, delay); err != nil {
 			return "", err
 		}
 	}
+}
+
+// tryTPM opens device by the TPM, with a PIN unless that is "". Said is what
+// systemd-cryptsetup printed when that failed, and is "" if it did not.
+func tryTPM(ctx context.Context, host sys.Host, device, pin string) (said string, err error) {
+	c := sys.Command(cryptsetup, "attach", volume, device, "-", byTPMOptions)
+	if pin != "" {
+		c.Env = []string{"PIN=" + pin}
+	}
+	_, err = host.Exec.Run(ctx, c)
+	if exit, ok := errors.AsType[*sys.ExecError](err); ok {
+		return cmp.Or(exit.Stderr, " "), nil
+	}
+	return "", err
+}
+
+// wantsPIN reports whether the TPM would open device if it were told a PIN.
+func wantsPIN(files sys.Dir, device, said string) bool {
+	if strings.Contains(said, "PIN querying disabled") {
+		return true
+	}
+	h, err := readHeader(files, device)
+	if err != nil {
+		return false
+	}
+	f := measuredHere(files)
+	return slices.ContainsFunc(h.TPM2Tokens(), func(t luks.Token) bool { return t.TPM2.PIN && refusal(t.TPM2, f) == "" })
+}
+
+// wrongPIN says why a PIN did not do. A TPM stops answering after some wrong ones.
+func wrongPIN(said string) string {
+	if why := explain(said); why == lockedTPM {
+		return why + " A recovery key opens it at once."
+	}
+	return "This PIN is wrong, and it is no recovery key either."
 }
 
 // try opens device with key. refused says what was wrong with the key, and is
@@ -98,7 +143,7 @@ func wait(ctx context.Context, d time.Duration) error {
 // fit also leads to later, less telling messages.
 func explain(stderr string) string {
 	for _, known := range []struct{ text, why string }{
-		{"lockout", "The TPM is locked after too many wrong attempts; it recovers by itself when the machine stays on for some hours."},
+		{"lockout", lockedTPM},
 		{"integrity check failed", otherTPM},
 		{"PCR value mismatch", policyMismatch},
 		{"Failed to unseal secret using TPM2", policyMismatch},
@@ -119,6 +164,7 @@ func explain(stderr string) string {
 
 const (
 	policyMismatch = "The TPM keeps its key back, because this boot is not the one it knows: the firmware, its settings or the Secure Boot keys have changed."
+	lockedTPM      = "The TPM is locked after too many wrong attempts; it recovers by itself when the machine stays on for some hours."
 	otherTPM       = "The key belongs to another TPM: the drive was moved to another machine, or the TPM was cleared."
 	noToken        = "The system is not bound to a TPM."
 	noTPM          = "The TPM cannot be found. It may be turned off in the firmware setup."

@@ -42,17 +42,13 @@ const (
 // does not, given that it is the TPM the disk was bound to, and whoever is asked for
 // a PIN knows it.
 func refusal(b luks.TPM2, f facts) string {
-	policy := uefi.PCRPolicy{}
-	signed := len(b.PublicKey) > 0
-	if signed {
+	policy, err := reckon(b, f.pcr7)
+	if err != nil {
+		return whyUnknown
+	}
+	if len(b.PublicKey) > 0 {
 		key, err := uefi.PublicKey(b.PublicKey)
-		if err != nil || !slices.Equal(b.SignedPCRs, []int{11}) {
-			return whyUnknown
-		}
-		if policy, err = policy.Authorized(key); err != nil {
-			return whyUnknown
-		}
-		allowed := slices.ContainsFunc(f.policies, func(p uefi.SignedPolicy) bool { return p.Allows(f.pcr11, key) })
+		allowed := err == nil && slices.ContainsFunc(f.policies, func(p uefi.SignedPolicy) bool { return p.Allows(f.pcr11, key) })
 		if !allowed && !bytes.Equal(trimKey(b.PublicKey), trimKey(f.key)) {
 			return whyImage
 		}
@@ -60,20 +56,41 @@ func refusal(b luks.TPM2, f facts) string {
 			return whyPCR11
 		}
 	}
-	if !slices.Equal(b.PCRs, []int{7}) || cmp.Or(b.Bank, "sha256") != "sha256" || len(b.PolicyHash) != sha256.Size {
-		return whyUnknown
-	}
-	if want := bound(policy.PCR(7, f.pcr7), b.PIN); !bytes.Equal(want[:], b.PolicyHash) {
+	if !bytes.Equal(policy[:], b.PolicyHash) {
 		return whyPCR7
 	}
 	return ""
 }
 
-func bound(policy uefi.PCRPolicy, pin bool) [sha256.Size]byte {
-	if pin {
+// boundTo reports whether a binding is to that value of PCR 7.
+func boundTo(b luks.TPM2, pcr7 [sha256.Size]byte) bool {
+	policy, err := reckon(b, pcr7)
+	return err == nil && bytes.Equal(policy[:], b.PolicyHash)
+}
+
+// reckon returns the policy of a binding of the kind of b, to that value of PCR 7.
+func reckon(b luks.TPM2, pcr7 [sha256.Size]byte) ([sha256.Size]byte, error) {
+	policy := uefi.PCRPolicy{}
+	if len(b.PublicKey) > 0 {
+		key, err := uefi.PublicKey(b.PublicKey)
+		if err == nil && !slices.Equal(b.SignedPCRs, []int{11}) {
+			err = fmt.Errorf("signed are PCRs %v", b.SignedPCRs)
+		}
+		if err == nil {
+			policy, err = policy.Authorized(key)
+		}
+		if err != nil {
+			return [sha256.Size]byte{}, err
+		}
+	}
+	if !slices.Equal(b.PCRs, []int{7}) || cmp.Or(b.Bank, "sha256") != "sha256" {
+		return [sha256.Size]byte{}, fmt.Errorf("bound to PCRs %v of bank %s", b.PCRs, b.Bank)
+	}
+	policy = policy.PCR(7, pcr7)
+	if b.PIN {
 		policy = policy.AuthValue()
 	}
-	return policy.Digest()
+	return policy.Digest(), nil
 }
 
 // trimKey takes off what differs between a section of a kernel image and a token.

@@ -32,7 +32,6 @@ const ByTheSeed = " cannot be changed over the API in this release; the seed set
 const refused = `debug secureboot update   /1.0/debug/secureboot/:update
 system provider show                    /1.0/system/provider
 system provider edit                    /1.0/system/provider
-system security tpm-rebind --force      /1.0/system/security/:tpm-rebind
 system storage cleanup-root             /1.0/system/storage/:cleanup-root
 system storage create-volume            /1.0/system/storage/:create-volume
 system storage delete --force           /1.0/system/storage/:delete-pool

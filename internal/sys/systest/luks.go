@@ -232,6 +232,7 @@ func (t *Trust) enroll(e enrolment, h *luks.Header, secrets map[string]string) (
 		secrets["tpm"+strconv.Itoa(token.Number)] = t.tpm()
 		if e.pin {
 			secrets["pin"+strconv.Itoa(token.Number)] = digestOf(e.env["NEWPIN"])
+			defer func() { replaced(token, h, secrets) }() // what had another PIN goes once this is there
 		}
 	case e.recovery:
 		token.Type = luks.TokenRecovery
@@ -246,6 +247,15 @@ func (t *Trust) enroll(e enrolment, h *luks.Header, secrets map[string]string) (
 		h.Tokens = append(h.Tokens, token)
 	}
 	return slot, out, nil
+}
+
+// replaced wipes the other tokens with the policy of token.
+func replaced(token luks.Token, h *luks.Header, secrets map[string]string) {
+	for _, k := range h.TPM2Tokens() {
+		if k.Number != token.Number && slices.Equal(k.TPM2.PolicyHash, token.TPM2.PolicyHash) {
+			_ = wipe(strconv.Itoa(k.Slots[0]), token.Slots[0], h, secrets) // it is there
+		}
+	}
 }
 
 // binding is how a TPM is bound by what it was asked for: PCR 7, as given or as it
