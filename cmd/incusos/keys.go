@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"path/filepath"
 	"text/tabwriter"
 	"time"
 
@@ -13,7 +14,7 @@ import (
 )
 
 func keysCommand() *cobra.Command {
-	return group("keys", "Make and show the keys that images are signed with.", keysInitCommand(), keysShowCommand())
+	return group("keys", "Make and show the keys that images are signed with.", keysInitCommand(), keysShowCommand(), keysRotateCommand())
 }
 
 func keysInitCommand() *cobra.Command {
@@ -47,6 +48,43 @@ need them; name the files with --microsoft-kek and --microsoft-db.`,
 	c.Flags().StringVar(&o.Name, "name", "IncusOS", "start the names in the certificates with `NAME`")
 	c.Flags().StringArrayVar(&o.MicrosoftKEK, "microsoft-kek", nil, "let the certificates in `FILE` (PEM or DER) change db and dbx too; repeatable")
 	c.Flags().StringArrayVar(&o.MicrosoftDB, "microsoft-db", nil, "trust the certificates in `FILE` (PEM or DER) to sign what boots too; repeatable")
+	return c
+}
+
+func keysRotateCommand() *cobra.Command {
+	var updates string
+	c := &cobra.Command{
+		Use:   "rotate DIR NEWDIR",
+		Short: "Make a trust root with another db key, and the updates that bring machines to it.",
+		Long: `Make a trust root with another db key, and the updates that bring machines to it.
+
+NEWDIR is created; it is DIR with another key to sign boot loader, kernels and hashes
+with, and db.auth for new machines. DIR stays as it is. Machines that run images of DIR
+are brought to the new key in this order, each step with a restart:
+
+  1. apply 1-add.tar: the machine takes images of both keys
+  2. update to an image that was built with NEWDIR, until both slots and the boot
+     loader are of the new key
+  3. apply 2-revoke.tar: the machine takes nothing of the old key any more; it refuses
+     as long as anything on its boot partition is of the old one
+
+Updates are applied with "incusos os system security update-keys", or with
+"incus admin os debug secureboot update".`,
+		Example: "  incusos keys rotate keys keys-2027 --updates keys-2027-updates",
+		Args:    operands("DIR", "NEWDIR"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			r, err := keys.Load(args[0])
+			if err != nil {
+				return cannot("rotate the keys", err)
+			}
+			dir := updates
+			if dir == "" {
+				dir = filepath.Clean(args[1]) + "-updates"
+			}
+			return cannot("rotate the keys", keys.Rotate(r, args[1], dir))
+		},
+	}
+	c.Flags().StringVar(&updates, "updates", "", "put the updates into `DIR`, which must not exist (default NEWDIR-updates)")
 	return c
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"os"
 
 	"github.com/spf13/cobra"
 
@@ -71,4 +72,25 @@ nobody for a while.`,
 		return m.SetPIN(ctx, pin)
 	})
 	return c
+}
+
+func (o *osFlags) updateKeysCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "update-keys FILE",
+		Short: "Apply signed updates of the Secure Boot databases, one for each start.",
+		Long: `Apply signed updates of the Secure Boot databases, from a tar archive that
+"incusos keys rotate" made. The first one that has not been applied is, and counts from
+the next start on; for the others restart the machine and do it again. What would keep
+the machine from starting what is on its disk is refused.`,
+		Example: "  incusos os system security update-keys keys-2027-updates/1-add.tar",
+		Args:    operands("FILE"),
+		RunE: o.run("update the Secure Boot databases", func(ctx context.Context, m *client.Client, _ osctl.Printer, args []string) error {
+			f, err := os.Open(args[0])
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			return m.UpdateSecureBoot(ctx, f)
+		}),
+	}
 }

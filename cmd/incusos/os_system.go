@@ -58,7 +58,7 @@ func (o *osFlags) actions(name string) []*cobra.Command {
 	case "security":
 		return []*cobra.Command{
 			o.actCommand(name, "retrieved", "Say that the recovery keys were written down.", (*client.Client).KeysRetrieved),
-			o.rebindCommand(), o.setPINCommand(),
+			o.rebindCommand(), o.setPINCommand(), o.updateKeysCommand(),
 			o.actCommand(name, "remove-pin", "Start without asking for a PIN again.", (*client.Client).RemovePIN),
 		}
 	case "storage":

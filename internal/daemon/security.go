@@ -94,9 +94,10 @@ func (a securityArea) actions() map[string]rest.Action {
 		dir + "/:retrieved": func(context.Context, []byte) error {
 			return a.save(func(s *securitySaved) { s.RecoveryKeys = true })
 		},
-		dir + "/:remove-pin": func(ctx context.Context, _ []byte) error { return a.seal.RemovePIN(ctx) },
-		dir + "/:set-pin":    withPIN(a.seal.SetPIN),
-		dir + "/:tpm-rebind": withPIN(a.seal.Rebind),
+		"/1.0/debug/secureboot/:update": a.seal.UpdateDatabases,
+		dir + "/:remove-pin":            func(ctx context.Context, _ []byte) error { return a.seal.RemovePIN(ctx) },
+		dir + "/:set-pin":               withPIN(a.seal.SetPIN),
+		dir + "/:tpm-rebind":            withPIN(a.seal.Rebind),
 	}
 }
 

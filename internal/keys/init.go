@@ -70,6 +70,9 @@ func writeRoot(dir string, files map[string][]byte) error {
 
 	out := sys.NewDir(tmp)
 	for _, name := range fileNames() {
+		if files[name] == nil {
+			continue // the support pair, which may be missing
+		}
 		perm := fs.FileMode(0o644)
 		if secret(name) {
 			perm = 0o600

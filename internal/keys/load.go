@@ -149,3 +149,9 @@ func loadGUID(file string) (uefi.GUID, error) {
 	}
 	return g, nil
 }
+
+// Signer returns the private half of p with its certificate, to sign updates with.
+func (p Pair) Signer() (uefi.Signer, error) {
+	key, err := readKey[*rsa.PrivateKey](p.KeyFile)
+	return uefi.Signer{Key: key, Certificate: p.Cert}, err
+}

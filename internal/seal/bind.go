@@ -32,6 +32,8 @@ type bindings struct {
 	header     luks.Header
 	live, next [sha256.Size]byte // PCR 7 at this start, and at the next
 	pin        bool              // a PIN is wanted
+
+	provided [][sha256.Size]byte // what else a start to come may measure
 }
 
 // has reports whether root is bound to a value of PCR 7, with or without a PIN.
@@ -91,7 +93,7 @@ func (s *Seal) bind(ctx context.Context, device string, pcr7 [sha256.Size]byte, 
 // be. It never takes the last that would unlock.
 func (s *Seal) unbind(ctx context.Context, b bindings) error {
 	for _, t := range b.header.TPM2Tokens() {
-		useful := boundTo(t.TPM2, b.live) || boundTo(t.TPM2, b.next)
+		useful := slices.ContainsFunc(append(b.provided, b.live, b.next), func(v [sha256.Size]byte) bool { return boundTo(t.TPM2, v) })
 		if useful && (t.TPM2.PIN == b.pin || !b.has(b.next, b.pin)) {
 			continue
 		}
@@ -120,6 +122,9 @@ func (s *Seal) bound() (b bindings, err error) {
 		return b, err
 	}
 	b.next, b.pin = b.live, s.host.Files.Exists(pinFile)
+	if b.provided, err = s.provided(); err != nil {
+		return b, err
+	}
 	if l.problem == nil { // else nothing is known but that this start went as it did
 		b.next, err = s.nextPCR7(l)
 	}

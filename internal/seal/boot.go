@@ -229,7 +229,12 @@ func (p *program) read(f fs.File, kernel bool) error {
 	if err != nil {
 		return err
 	}
-	pe, err := uefi.OpenProgram(f.(io.ReaderAt), info.Size()) //nolint:forcetypeassert // a file of the system is
+	return p.readFrom(f.(io.ReaderAt), info.Size(), kernel) //nolint:forcetypeassert // a file of the system is
+}
+
+// readFrom reads a program of size bytes; of a kernel image also what it will measure.
+func (p *program) readFrom(r io.ReaderAt, size int64, kernel bool) error {
+	pe, err := uefi.OpenProgram(r, size)
 	if err != nil {
 		return err
 	}
@@ -260,14 +265,18 @@ func (p *program) read(f fs.File, kernel bool) error {
 // has; nil if it is gone or the log is silent.
 func (p bootPartition) running(events []uefi.Event) *program {
 	for i := range p.kernels {
-		started := func(e uefi.Event) bool {
-			return e.PCR == 4 && e.Type == uefi.EventApplication && e.Digest == p.kernels[i].digest
-		}
-		if p.kernels[i].problem == nil && slices.ContainsFunc(events, started) {
+		if started(events, p.kernels[i]) {
 			return &p.kernels[i]
 		}
 	}
 	return nil
+}
+
+// started reports whether a program is one that events have.
+func started(events []uefi.Event, p program) bool {
+	return p.problem == nil && slices.ContainsFunc(events, func(e uefi.Event) bool {
+		return e.PCR == 4 && e.Type == uefi.EventApplication && e.Digest == p.digest
+	})
 }
 
 // next is how a start of a kernel image on p will differ from the one that events are
@@ -287,8 +296,12 @@ func (p bootPartition) next(events []uefi.Event, variables map[string][]byte, ke
 	if p.loader == nil || p.loader.signer == nil || kernel.signer == nil || was == nil || was.signer == nil {
 		return n // what vouched stays what it was, for all that is known
 	}
-	n.Was = []*x509.Certificate{p.loader.signer, was.signer}
 	n.Will = []*x509.Certificate{p.loader.signer, kernel.signer}
+	n.Was = []*x509.Certificate{was.signer}
+	if started(events, *p.loader) {
+		n.Was = []*x509.Certificate{p.loader.signer, was.signer}
+	}
+	n.Ours = append(n.Ours, p.ours["db"]...)
 	return n
 }
 

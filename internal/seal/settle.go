@@ -59,6 +59,9 @@ func (s *Seal) settle(ctx context.Context) error {
 	if b.live, err = register(s.host.Files, 7); err != nil {
 		return err
 	}
+	if b.provided, err = s.provided(); err != nil {
+		return err
+	}
 	b.next = b.live
 	if l.problem == nil {
 		if b.next, err = s.nextPCR7(l); err != nil {

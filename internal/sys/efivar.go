@@ -50,6 +50,27 @@ func WriteVariable(d Dir, name, guid string, value []byte) error {
 	return nil
 }
 
+// UpdateVariable hands a signed update of an EFI variable to the firmware, with the
+// attributes that it was signed for. The firmware checks it.
+func UpdateVariable(d Dir, name, guid string, attributes uint32, update []byte) error {
+	file := variable(name, guid)
+	content := append(binary.LittleEndian.AppendUint32(nil, attributes), update...)
+	err := d.check("write", file)
+	if err == nil && d.put != nil {
+		var done bool
+		if done, err = d.put(file, content); done {
+			return err
+		}
+	}
+	if err == nil {
+		err = errors.Join(unlock(d.Path(file)), os.WriteFile(d.Path(file), content, 0o644))
+	}
+	if err != nil {
+		return fmt.Errorf("updating the EFI variable %s: %w", name, err)
+	}
+	return nil
+}
+
 // DeleteVariable removes an EFI variable. One that is not there is no error.
 func DeleteVariable(d Dir, name, guid string) error {
 	file := variable(name, guid)

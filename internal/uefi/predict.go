@@ -25,6 +25,10 @@ type NextBoot struct {
 	// they are started in: at this start, and at the next. The entries of db that
 	// vouch for them are measured.
 	Was, Will []*x509.Certificate
+
+	// Ours are certificates whose entries, if they were measured, count as those of
+	// Was: for a program that was replaced since this start.
+	Ours []*x509.Certificate
 }
 
 // A Prediction is what a PCR will hold after the next start.
@@ -104,7 +108,7 @@ func PredictPCR7(events []Event, next NextBoot) (Prediction, error) {
 			return next.variable(e)
 		case EventAuthority:
 			entry, err := e.Variable()
-			if err != nil || !vouches(entry.Value, next.Was) {
+			if err != nil || !vouches(entry.Value, next.Was) && !vouches(entry.Value, next.Ours) {
 				return stays(e), nil //nolint:nilerr // of somebody else, such as a card's program
 			}
 			if vouched {

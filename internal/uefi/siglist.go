@@ -228,3 +228,32 @@ func lists(all []SignatureList, kind GUID, data []byte) bool {
 	}
 	return false
 }
+
+// Missing returns what of more is not in have, list by list: what firmware adds to a
+// variable when it is told to append more (section 8.2.2).
+func Missing(have, more []SignatureList) []SignatureList {
+	var out []SignatureList
+	for _, l := range more {
+		missing := SignatureList{Type: l.Type, Header: l.Header}
+		for _, s := range l.Signatures {
+			if !contains(have, l.Type, s) {
+				missing.Signatures = append(missing.Signatures, s)
+			}
+		}
+		if missing.Signatures != nil {
+			out = append(out, missing)
+		}
+	}
+	return out
+}
+
+func contains(all []SignatureList, kind GUID, s Signature) bool {
+	for _, l := range all {
+		for _, have := range l.Signatures {
+			if l.Type == kind && have.Owner == s.Owner && bytes.Equal(have.Data, s.Data) {
+				return true
+			}
+		}
+	}
+	return false
+}

@@ -20,7 +20,7 @@ func Refused() []Step {
 		Step{Do: "application check-update incus", Err: "this release does not look for updates; what is stored is in available_versions of the application"},
 		Step{Do: "application action incus", Err: `application "incus" has no action "", nor any other`},
 		Step{Do: "system network confirm", Err: "no change is waiting to be confirmed"},
-		Step{Do: "system security edit", In: "config: {encryption_recovery_keys: [one]}", Err: "security" + ByTheSeed},
+		Step{Do: "system security edit", In: "config: {encryption_recovery_keys: [one]}", Err: "config.encryption_recovery_keys[0]: has 3 characters; want 15 to 256"},
 		Step{Do: "system storage edit", In: "config: {}", Err: "storage" + ByTheSeed},
 	)
 }
@@ -29,8 +29,7 @@ func Refused() []Step {
 const ByTheSeed = " cannot be changed over the API in this release; the seed sets it once, at install"
 
 // refused are commands, and the routes that answer that there is nothing.
-const refused = `debug secureboot update   /1.0/debug/secureboot/:update
-system provider show                    /1.0/system/provider
+const refused = `system provider show                    /1.0/system/provider
 system provider edit                    /1.0/system/provider
 system storage cleanup-root             /1.0/system/storage/:cleanup-root
 system storage create-volume            /1.0/system/storage/:create-volume

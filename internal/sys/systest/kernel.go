@@ -67,7 +67,8 @@ type kernel struct {
 	tree   string            // its root
 	native map[string]string // drivers by the addresses of PCI devices
 
-	mu sync.Mutex
+	firmware func(variable string, content []byte) error // takes EFI variables; nil: they are files
+	mu       sync.Mutex
 }
 
 // programs are those that load modules, and the units that make swap.
@@ -133,6 +134,8 @@ func (k *kernel) put(name string, data []byte) (done bool, err error) {
 	defer k.mu.Unlock()
 	value := strings.TrimSpace(string(data))
 	switch {
+	case strings.HasPrefix(name, efivarDir) && k.firmware != nil:
+		return true, k.firmware(strings.TrimPrefix(name, efivarDir), data)
 	case strings.HasPrefix(name, "/proc/sys/"):
 		return true, k.sysctl(strings.TrimPrefix(name, "/proc/sys/"), value)
 	case strings.HasSuffix(name, "/scaling_governor"):

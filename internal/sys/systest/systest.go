@@ -30,6 +30,8 @@ type Rig struct {
 	Mounts   *Mounts
 	Links    *Links
 	Power    *Power
+
+	kernel *kernel
 }
 
 // New returns the rig of machine m in a temporary directory.
@@ -56,6 +58,7 @@ func Pretend(root string, m Machine) (*Rig, error) {
 		Mounts:   &Mounts{files: files},
 		Links:    newLinks(m),
 		Power:    &Power{},
+		kernel:   k,
 	}
 	rig.Host = sys.Host{Files: files, Exec: rig.Programs, Units: rig.Units, Mounts: rig.Mounts, Links: rig.Links, Power: rig.Power}
 	k.programs(rig)

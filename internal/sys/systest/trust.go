@@ -19,6 +19,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 
 	"github.com/incusos/incusos/internal/sys"
 	"github.com/incusos/incusos/internal/uefi"
@@ -61,6 +62,7 @@ func NewTrust(rig *Rig) (*Trust, error) {
 		}
 	}
 	rig.Programs.Model("systemd-cryptenroll", t.cryptenroll)
+	rig.kernel.firmware = t.update
 	if err := errors.Join(t.firmware(), t.install()); err != nil {
 		return nil, err
 	}
@@ -129,6 +131,56 @@ func (t *Trust) SetVariable(name string, value []byte) error {
 		v = uefi.Variable{Name: name, Vendor: uefi.GlobalVariable, Attributes: uefi.BootService | uefi.Runtime}
 	}
 	return t.write(efivarDir+v.Name+"-"+string(v.Vendor), append([]byte{byte(v.Attributes), 0, 0, 0}, value...))
+}
+
+// update takes a signed update of KEK, db or dbx as firmware does: of whoever may sign
+// it, and leaving out what is there.
+func (t *Trust) update(file string, content []byte) error {
+	name, _, _ := strings.Cut(file, "-")
+	v, err := uefi.SecureBootVariable(name)
+	if err != nil || name == "PK" || len(content) < 4 {
+		return syscall.EACCES
+	}
+	by, err := uefi.SecureBootVariable(map[string]string{"KEK": "PK", "db": "KEK", "dbx": "KEK"}[name])
+	if err != nil {
+		return err
+	}
+	u, err := uefi.ParseUpdate(content[4:])
+	if err != nil {
+		return syscall.EINVAL
+	}
+	trusted, err := t.lists(by)
+	if err != nil {
+		return err
+	}
+	if content[0] != byte(v.Appending().Attributes) || u.Verify(v.Appending(), uefi.X509Certificates(trusted)) != nil {
+		return syscall.EACCES
+	}
+	have, err := t.lists(v)
+	if err != nil {
+		return err
+	}
+	more, err := uefi.ParseSignatureLists(u.Payload)
+	if err != nil {
+		return syscall.EINVAL
+	}
+	value, err := uefi.EncodeSignatureLists(append(have, uefi.Missing(have, more)...))
+	if err != nil {
+		return err
+	}
+	return t.SetVariable(name, value)
+}
+
+// lists returns what a Secure Boot variable holds.
+func (t *Trust) lists(v uefi.Variable) ([]uefi.SignatureList, error) {
+	b, err := t.files.ReadFile(efivarDir + v.Name + "-" + string(v.Vendor))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return uefi.ParseSignatureLists(b[min(4, len(b)):])
 }
 
 // write puts a file in place as nothing that is tested does.
