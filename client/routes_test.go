@@ -45,7 +45,7 @@ func calls() map[string]call {
 		"POST /1.0/system/:suspend":                        does((*client.Client).Suspend),
 		"POST /1.0/system/network/:flush-dns":              does((*client.Client).FlushDNS),
 		"POST /1.0/system/security/:retrieved":             does((*client.Client).KeysRetrieved),
-		"POST /1.0/system/security/:tpm-rebind":            with((*client.Client).RebindTPM),
+		"POST /1.0/system/security/:tpm-rebind":            func(ctx context.Context, c *client.Client) error { return c.RebindTPM(ctx, "314159") },
 		"POST /1.0/system/security/:set-pin":               with((*client.Client).SetPIN),
 		"POST /1.0/system/security/:remove-pin":            does((*client.Client).RemovePIN),
 		"POST /1.0/system/storage/:cleanup-root":           does((*client.Client).CleanupRoot),
