@@ -194,6 +194,9 @@ func TestNextStartWithPINNeedsSomebody(t *testing.T) {
 	if err := s.Reconcile(t.Context()); err == nil || !strings.Contains(err.Error(), "incusos os system security set-pin") {
 		t.Errorf("Reconcile() = %v", err)
 	}
+	if state, err := s.State(); err != nil || state.TPMStatus != api.TPMMismatch || state.EncryptedVolumes[0].State != "unlocked (TPM; PCR update pending)" {
+		t.Errorf("the state says %q, %+v, %v", state.TPMStatus, state.EncryptedVolumes, err)
+	}
 	if err := s.Rebind(t.Context(), ""); err == nil || !strings.HasPrefix(err.Error(), "pin: is missing") {
 		t.Errorf("Rebind() = %v", err)
 	}

@@ -233,6 +233,9 @@ func TestState(t *testing.T) {
 	write(t, rig, "/var/lib/incus-os/zpool.local.key", "\x00\x01\x02")
 	write(t, rig, "/var/lib/incus-os/luks.virtio-data.key", "\x03\x04")
 
+	if err := s.Reconcile(t.Context()); err != nil { // which provides for another db
+		t.Fatal(err)
+	}
 	got, err := s.State()
 	if err != nil {
 		t.Fatal(err)

@@ -63,15 +63,25 @@ func (s *Seal) tpm() api.TPMStatus {
 	switch {
 	case !s.hasTPM():
 		return api.TPMUnavailable
-	case s.unlockedBy() == ByRecoveryKey:
+	case s.unlockedBy() == ByRecoveryKey && !s.host.Files.Exists(reboundFile), s.pending():
 		return api.TPMMismatch
 	}
 	return api.TPMOK
 }
 
+// pending reports whether the next start is known to measure what root is not bound
+// to. Where nothing is known nothing is said: the doctor explains that.
+func (s *Seal) pending() bool {
+	b, err := s.bound()
+	return err == nil && len(b.header.TPM2Tokens()) > 0 && !b.has(b.next, b.pin)
+}
+
 func (s *Seal) volumes() []api.EncryptedVolume {
 	switch s.unlockedBy() {
 	case ByTPM:
+		if s.pending() {
+			return []api.EncryptedVolume{{Volume: "root", State: "unlocked (TPM; PCR update pending)"}}
+		}
 		return []api.EncryptedVolume{{Volume: "root", State: "unlocked (TPM)"}}
 	case ByRecoveryKey:
 		return []api.EncryptedVolume{{Volume: "root", State: "unlocked (recovery passphrase)"}}
