@@ -47,6 +47,8 @@ func rootCommand() *cobra.Command {
 		keysCommand(),
 		mediaCommand(),
 		imageCommand(),
+		repoCommand(),
+		serveCommand(),
 		vmCommand(),
 		osCommand(),
 		referenceCommand(),

@@ -1,10 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -16,6 +19,8 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/incusos/incusos/internal/verity"
 )
 
 func TestMain(m *testing.M) {
@@ -25,12 +30,16 @@ func TestMain(m *testing.M) {
 }
 
 // TestScripts runs the program the way people do. Beside what testscript knows,
-// scripts have "image FILE", which makes a disk image with a seed partition.
+// scripts have "image FILE", which makes a disk image with a seed partition, and
+// "build DIR VERSION", which makes what a build of an image leaves.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"image": func(ts *testscript.TestScript, _ bool, args []string) { ts.Check(makeImage(ts.MkAbs(args[0]))) },
+			"build": func(ts *testscript.TestScript, _ bool, args []string) {
+				ts.Check(makeBuild(ts.MkAbs(args[0]), args[1]))
+			},
 		},
 	})
 }
@@ -125,4 +134,66 @@ func makeImage(file string) error {
 			{Index: 2, Name: "seed-data", Type: gpt.LinuxFilesystem, Start: 4096, End: 8191},
 		},
 	}), d.Close())
+}
+
+// makeBuild makes a build whose file system, kernel and Incus are 40 blocks each.
+func makeBuild(dir, version string) error {
+	usr := bytes.Repeat([]byte(version+"----"), 40*256)
+	tree, err := verity.Build(context.Background(), verity.Superblock{Blocks: 40}, bytes.NewReader(usr))
+	if err != nil {
+		return err
+	}
+	base := "IncusOS_" + version
+	for name, b := range map[string][]byte{
+		"version":                             []byte(version + "\n"),
+		base + ".usr-x86-64.0.raw":            usr,
+		base + ".usr-x86-64-verity.0.raw":     tree.Bytes(),
+		base + ".usr-x86-64-verity-sig.0.raw": fmt.Appendf(nil, `{"rootHash":"%v"}`, tree.Root),
+		base + ".efi":                         usr,
+		"incus.raw":                           usr,
+	} {
+		if err := errors.Join(os.MkdirAll(dir, 0o700), os.WriteFile(filepath.Join(dir, name), b, 0o600)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// A repository is served until the program is told to stop.
+func TestServe(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{"metadata/timestamp.json": "{}", "token": "secret\n"} {
+		name = filepath.Join(dir, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(name), 0o700), os.WriteFile(name, []byte(text), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	out, in := io.Pipe()
+	ended := make(chan int)
+	go func() {
+		ended <- run(ctx, []string{"serve", "--listen", "127.0.0.1:0", "--token-file", filepath.Join(dir, "token"), dir}, in, io.Discard)
+	}()
+	var address string
+	if _, err := fmt.Fscanf(out, "Serving "+dir+" on %s\n", &address); err != nil {
+		t.Fatal(err)
+	}
+	for token, want := range map[string]int{"secret": 200, "": 401} {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/metadata/timestamp.json", http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+token)
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil || resp.StatusCode != want {
+			t.Errorf("with the token %q: %v %v, want %d", token, resp, err, want)
+		}
+		if err == nil {
+			resp.Body.Close() //nolint:errcheck // only read
+		}
+	}
+	stop()
+	if code := <-ended; code != 0 {
+		t.Errorf("it ended with %d", code)
+	}
 }

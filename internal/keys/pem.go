@@ -1,12 +1,39 @@
 package keys
 
 import (
+	"crypto"
 	"crypto/ed25519"
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
 	"os"
 )
+
+// Signer returns the private key in a PEM file (PKCS #8). It fails if others may
+// read the file.
+func Signer(file string) (crypto.Signer, error) {
+	info, err := os.Stat(file)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkMode(file, info, 0o600, 0o077); err != nil {
+		return nil, err
+	}
+	return readKey[crypto.Signer](file)
+}
+
+// Public returns the public key in a PEM file, or that of the private key in it.
+func Public(file string) (crypto.PublicKey, error) {
+	der, err := readPEM(file, "PUBLIC KEY")
+	if err == nil {
+		return x509.ParsePKIXPublicKey(der)
+	}
+	key, privateErr := readKey[crypto.Signer](file)
+	if privateErr != nil {
+		return nil, err
+	}
+	return key.Public(), nil
+}
 
 // readKey returns the private key in a PEM file (PKCS #8), which must be a K.
 // The content of the file never becomes part of an error.

@@ -68,11 +68,17 @@ func Open(ctx context.Context, fetch Fetch) (*Author, error) {
 	if err := c.root(ctx); err != nil {
 		return nil, err
 	}
+	newest := c.tm.Root
 	catalog, err := c.run(ctx, time.Time{})
+	if err != nil && newest.Signed.Version > 1 { // a change of keys was cut short: the rest is signed by the old ones
+		if c.trusted.Root, err = fetch(ctx, fmt.Sprintf("metadata/%d.root.json", newest.Signed.Version-1), maxRoot); err == nil {
+			catalog, err = c.run(ctx, time.Time{})
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
-	a := &Author{root: c.tm.Root, targets: c.tm.Targets[metadata.TARGETS], snapshot: c.tm.Snapshot, timestamp: c.tm.Timestamp}
+	a := &Author{root: newest, targets: c.tm.Targets[metadata.TARGETS], snapshot: c.tm.Snapshot, timestamp: c.tm.Timestamp}
 	if len(catalog.Problems) > 0 {
 		return nil, fmt.Errorf("the repository has releases that this program does not understand; use a newer one: %s", catalog.Problems[0])
 	}
@@ -128,7 +134,7 @@ func (a *Author) Add(r Release) error {
 // speaks of none that is not there yet.
 func (a *Author) Sign(keys []crypto.Signer, now time.Time, v Validity) ([]Written, error) {
 	now = now.UTC().Truncate(time.Second)
-	if at := a.signedAt(); now.Before(at) {
+	if at, _ := a.Times(); now.Before(at) {
 		return nil, fmt.Errorf("the clock says %s, and the repository was signed at %s; set the clock", now.Format(time.RFC3339), at.Format(time.RFC3339))
 	}
 	var files []Written
@@ -146,11 +152,13 @@ func (a *Author) Sign(keys []crypto.Signer, now time.Time, v Validity) ([]Writte
 	return files, nil
 }
 
-func (a *Author) signedAt() time.Time {
+// Times returns when the repository was signed and when that expires; both are zero
+// before that.
+func (a *Author) Times() (signed, expires time.Time) {
 	if a.timestamp == nil {
-		return time.Time{}
+		return time.Time{}, time.Time{}
 	}
-	return signedAt(a.timestamp)
+	return signedAt(a.timestamp), a.timestamp.Signed.Expires
 }
 
 // stale reports whether half of the time is over.

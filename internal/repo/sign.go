@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/sigstore/sigstore/pkg/signature"
 	"github.com/theupdateframework/go-tuf/v2/metadata"
@@ -81,7 +82,7 @@ func sign[T metadata.Roles](m *metadata.Metadata[T], role string, keys []crypto.
 			if err != nil {
 				return err
 			}
-			if !contains(r.KeyIDs, id) || signed[id] {
+			if !slices.Contains(r.KeyIDs, id) || signed[id] {
 				continue
 			}
 			if _, err := m.Sign(signer{k}); err != nil {
@@ -96,15 +97,6 @@ func sign[T metadata.Roles](m *metadata.Metadata[T], role string, keys []crypto.
 		}
 	}
 	return nil
-}
-
-func contains(ids []string, id string) bool {
-	for _, i := range ids {
-		if i == id {
-			return true
-		}
-	}
-	return false
 }
 
 // tooFew says how many keys are missing.
@@ -132,7 +124,7 @@ func setRole(root *metadata.RootType, role string, k RoleKeys) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", role, err)
 		}
-		if contains(r.KeyIDs, id) {
+		if slices.Contains(r.KeyIDs, id) {
 			return fmt.Errorf("%s: a key is named twice", role)
 		}
 		r.KeyIDs = append(r.KeyIDs, id)
