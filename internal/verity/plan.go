@@ -1,6 +1,7 @@
 package verity
 
 import (
+	"bytes"
 	"context"
 	"io"
 )
@@ -193,3 +194,6 @@ func Coalesce(ranges []Range, gap, limit int64) []Range {
 	}
 	return out
 }
+
+// Zeros is a source that every machine has: one block of zeros.
+func Zeros() Source { return Source{bytes.NewReader(make([]byte, BlockSize)), BlockSize} }

@@ -141,7 +141,8 @@ func (d *DiskTools) Mounted() int {
 	return len(d.mounts)
 }
 
-// sfdisk knows four forms: `--json DISK`, `--part-label DISK N LABEL`,
+// sfdisk knows five forms: `--json DISK`, `--part-label DISK N LABEL`,
+// `--part-uuid DISK N UUID`,
 // `[options] --delete DISK N...`, which takes partitions off the end, and
 // `[options] DISK` with a script for a new table on its standard input.
 func (d *DiskTools) sfdisk(_ context.Context, c sys.Cmd) (out []byte, err error) {
@@ -150,6 +151,8 @@ func (d *DiskTools) sfdisk(_ context.Context, c sys.Cmd) (out []byte, err error)
 	switch i := slices.Index(c.Args, "--part-label"); {
 	case i >= 0 && len(c.Args) == i+4:
 		err = d.label(c.Args[i+1], c.Args[i+2], c.Args[i+3])
+	case slices.Contains(c.Args, "--part-uuid"):
+		err = d.identify(c.Args[slices.Index(c.Args, "--part-uuid")+1:])
 	case slices.Contains(c.Args, "--delete"):
 		err = d.delete(c.Args[slices.Index(c.Args, "--delete")+1:])
 	case slices.Contains(c.Args, "--json"):
@@ -227,6 +230,20 @@ func (d *DiskTools) label(disk, number, label string) error {
 	}
 	table[n-1].Name = label
 	return d.show(path.Base(disk), table)
+}
+
+// identify gives a partition another UUID.
+func (d *DiskTools) identify(args []string) error {
+	if len(args) != 3 {
+		return errors.New("want a disk, a number and a UUID")
+	}
+	table := d.table(path.Base(args[0]))
+	n, err := strconv.Atoi(args[1])
+	if err != nil || n < 1 || n > len(table) {
+		return fmt.Errorf("%s: partition %s is unused", args[0], args[1])
+	}
+	table[n-1].UUID = args[2]
+	return d.show(path.Base(args[0]), table)
 }
 
 // delete takes all partitions away or none. What --no-tell-kernel leaves for the
