@@ -54,6 +54,8 @@ type bench struct {
 	images  map[string][]byte // file systems by version
 	release repo.Release
 	server  *fetch.Server
+	address string
+	root    []byte       // of the repository
 	left    atomic.Int64 // requests that are answered
 }
 
@@ -117,7 +119,7 @@ func (b *bench) publish() {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	b.release = contents.Releases[0]
+	b.release, b.root, b.address = contents.Releases[0], contents.Root, web.URL
 }
 
 // build writes what a build of a version leaves.

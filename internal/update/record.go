@@ -36,7 +36,8 @@ type Record struct {
 	// version that comes back runs with those it had.
 	Sets map[string]map[string]string `json:"sets,omitempty"`
 
-	Trusted repo.Trusted `json:"trusted"` // metadata of the repository
+	Source  string       `json:"source,omitempty"` // which root that an operator gave the next is of; "" is that of the image
+	Trusted repo.Trusted `json:"trusted"`          // metadata of the repository
 }
 
 // A Failure is a version that did not work. It is not tried again by itself.

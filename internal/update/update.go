@@ -14,7 +14,9 @@
 //	entries.go  the entries of the boot loader, as files on the ESP
 //	slots.go    the slots, as partitions
 //	image.go    making one image of what is there and what is fetched
+//	contents.go a release, written to this disk as it is fetched
 //	windows.go  when updates may be made
+//	agent.go    looks for updates, and does all of the above
 //
 // What may be installed is said by package repo, and fetched by package fetch; which
 // blocks are missing, by package verity. Package daemon decides when, and whether a
