@@ -48,13 +48,13 @@ func (c *Client) Storage() Resource[api.SystemStorage, api.SystemStorageConfig] 
 }
 
 // Provider is where updates come from.
-func (c *Client) Provider() Resource[json.RawMessage, json.RawMessage] {
-	return At[json.RawMessage, json.RawMessage](c, system+"/provider")
+func (c *Client) Provider() Resource[api.SystemProvider, api.SystemProviderConfig] {
+	return At[api.SystemProvider, api.SystemProviderConfig](c, system+"/provider")
 }
 
 // Update is when updates are made.
-func (c *Client) Update() Resource[json.RawMessage, json.RawMessage] {
-	return At[json.RawMessage, json.RawMessage](c, system+"/update")
+func (c *Client) Update() Resource[api.SystemUpdate, api.SystemUpdateConfig] {
+	return At[api.SystemUpdate, api.SystemUpdateConfig](c, system+"/update")
 }
 
 // Resources returns the hardware, in the shape of Incus' own /1.0/resources.

@@ -59,6 +59,8 @@ func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Opti
 	applications := newApps(m, appsDoc, seed, services, first, screen, gate, wake)
 	seedling := newSeedArea(m, seedErr, func() bool { return appsDoc.get().Initialized })
 	tasks, taskArea := newTasks(m, screen, appKinds(appsDoc, applications))
+	updates := newUpdates(m, func() []string { return appsDoc.get().Installed }, hosts.Environment, hosts.Reboot)
+	when, where := updates.resources(gate)
 	return Options{
 		Host:    m,
 		Console: screen,
@@ -69,10 +71,12 @@ func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Opti
 		Outward: outward,
 		Pages:   pages(m, networks.network),
 		Doctor:  security.seal.Doctor,
+		Updates: updates.agent,
 		// The network comes before the pools: addresses arrive while those open.
 		Areas: []Area{
 			restore, taskArea, hosts, kernel, logging, security, networks, outward, fallback,
 			storageDoc.guard(stores), services, reported{appsDoc.guard(applications), door.Applications},
+			when, where,
 			seedling, // when the others have taken from it what they want
 		},
 		Machine: rest.Machine{
@@ -82,12 +86,14 @@ func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Opti
 			Kernel:           kernel,
 			Logging:          logging,
 			Network:          networks,
+			Provider:         where,
 			Security:         security,
 			Storage:          storageResource(storageDoc, stores),
 			Applications:     desk{apps.NewDesk(applications, tasks, appsDoc.err)},
 			Tasks:            tasks,
+			Update:           when,
 			Services:         services,
-			Actions:          actions(security.actions(), networks.actions()),
+			Actions:          actions(security.actions(), networks.actions(), updates.actions()),
 			Resources:        func(context.Context) (api.Resources, error) { return resources.Read(m.Files), nil },
 			Audit:            log,
 			Power:            hosts,

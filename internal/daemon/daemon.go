@@ -11,6 +11,7 @@
 //	debug.go   what whoever searches for a fault gets to see
 //	figures.go  figures for Incus and Prometheus
 //	proxy.go    the way out, for Incus and for the daemon itself
+//	updates.go  when and from where updates are made, and whether one is good
 //
 // The local API is served before anything is reconciled: it never waits for the
 // network, and incusd asks it while it starts. Nothing here knows a feature.
@@ -33,6 +34,7 @@ import (
 	"github.com/incusos/incusos/internal/rest"
 	"github.com/incusos/incusos/internal/sys"
 	"github.com/incusos/incusos/internal/task"
+	"github.com/incusos/incusos/internal/update"
 )
 
 // An Area is a part of the machine that can be brought to what is wanted.
@@ -65,6 +67,7 @@ type Options struct {
 	News     chan struct{}    // sent to when the console should be drawn anew; nil: never
 	Also     []Server         // serve the same API
 	Pages    []console.Page   // what can be looked at on the console
+	Updates  *update.Agent    // looks for updates; nil: nobody does
 
 	// Doctor tells whether the next start unlocks the disk; nil: nobody knows.
 	Doctor func(context.Context) (api.SecureBootDoctor, error)
@@ -145,6 +148,7 @@ func (d *Daemon) run(ctx context.Context) error {
 	}
 	d.loop.pass(ctx)
 	d.ready.Store(ctx.Err() == nil)
+	also.Go(func() { d.update(ctx) })
 	d.show(ctx, "")
 	d.loop.run(ctx, links)
 

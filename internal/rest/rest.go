@@ -40,8 +40,10 @@ type Machine struct {
 	Kernel           Resource[api.SystemKernel, api.SystemKernelConfig]
 	Logging          Resource[api.SystemLogging, api.SystemLoggingConfig]
 	Network          Resource[api.Network, api.NetworkConfig]
+	Provider         Resource[api.SystemProvider, api.SystemProviderConfig]
 	Security         Resource[api.SystemSecurity, api.SystemSecurityConfig]
 	Storage          Resource[api.SystemStorage, api.SystemStorageConfig]
+	Update           Resource[api.SystemUpdate, api.SystemUpdateConfig]
 
 	// Actions are the routes that only do something, by their path, such as
 	// "/1.0/system/storage/:wipe-drive". A path without an entry answers 501.

@@ -26,12 +26,13 @@ func (m Machine) systemRoutes() []Route {
 	routes = append(routes, resource(dir+"/kernel", "How the kernel is set.", m.Kernel)...)
 	routes = append(routes, resource(dir+"/logging", "Where the log goes.", m.Logging)...)
 	routes = append(routes, resource(dir+"/network", "The network: what is wanted and what there is.", m.Network)...)
+	routes = append(routes, resource(dir+"/provider", "Where updates come from. The answer may hold a token.", m.Provider)...)
 	routes = append(routes, resource(dir+"/security", "Secure Boot, the TPM, and the keys to write down. The answer holds secrets.", m.Security)...)
 	routes = append(routes, resource(dir+"/storage", "Drives and pools.", m.Storage)...)
-	routes = append(routes, m.laterRoutes(dir)...)
+	routes = append(routes, resource(dir+"/update", "When updates are made, and how that goes.", m.Update)...)
 	routes = append(routes, Route{Method: "GET", Path: dir + "/resources", About: "The hardware, in the shape of Incus' own /1.0/resources.", Answer: typeOf[api.Resources](), do: document(m.Resources, dir+"/resources")})
 	for i := range routes {
-		routes[i].Secret = routes[i].Secret || routes[i].Method == http.MethodGet && routes[i].Path == dir+"/security"
+		routes[i].Secret = routes[i].Secret || routes[i].Method == http.MethodGet && (routes[i].Path == dir+"/security" || routes[i].Path == dir+"/provider")
 	}
 	return append(routes, m.actionRoutes(dir)...)
 }
@@ -43,22 +44,6 @@ func parts() []string {
 		paths = append(paths, "/1.0/system/"+name)
 	}
 	return paths
-}
-
-// laterRoutes are those whose areas are not there yet.
-func (m Machine) laterRoutes(dir string) []Route {
-	var routes []Route
-	for _, r := range []Route{{Path: dir + "/provider", About: "Where updates come from."}, {Path: dir + "/update", About: "When updates are made."}} {
-		for _, method := range []string{"GET", "PUT"} {
-			r.Method, r.Answer, r.do = method, typeOf[any](), notHere(r.Path)
-			if method == http.MethodPut {
-				r.Body = r.Answer
-			}
-			routes = append(routes, r)
-		}
-		routes = append(routes, Route{Method: "POST", Path: r.Path + "/:confirm", About: "Keep the change that is on trial.", do: notHere(r.Path)})
-	}
-	return routes
 }
 
 func (m Machine) powerRoutes(dir string) []Route {

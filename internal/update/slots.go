@@ -16,6 +16,7 @@ import (
 type Disk struct {
 	Exec    sys.Runner
 	Path    string // such as "/dev/sda"
+	ESP     sys.Partition
 	Running Parts
 	Other   Parts
 }
@@ -26,8 +27,9 @@ type Parts struct{ Signature, Tree, Usr sys.Partition }
 // emptySlot is the label of the partitions of a slot without a version.
 const emptySlot = "_empty"
 
-// Numbers of the first partitions of the slots (package install makes them).
-const firstSlot, secondSlot = 3, 6
+// Numbers of the ESP and of the first partitions of the slots (package install makes
+// them).
+const espNumber, firstSlot, secondSlot = 1, 3, 6
 
 // FindSlots finds the slots of the disk that a machine was booted from. The labels
 // of the running one say which it is; those of the other may be anything.
@@ -37,6 +39,11 @@ func FindSlots(host sys.Host, running string) (Disk, error) {
 		return Disk{}, err
 	}
 	d := Disk{Exec: host.Exec, Path: disk.Path}
+	for _, p := range disk.Partitions {
+		if p.Number == espNumber {
+			d.ESP = p
+		}
+	}
 	found := 0
 	for _, first := range []int{firstSlot, secondSlot} {
 		parts, ok := partsOf(disk, first)

@@ -1,13 +1,13 @@
 package update
 
 import (
-	"fmt"
 	"slices"
 	"time"
 )
 
 // A Window is a time of the day, or from a day of the week to another, in which
-// updates may be made. Its last minute belongs to it.
+// updates may be made. Its last minute belongs to it. What its fields may be is
+// checked where they are read (package api).
 type Window struct {
 	// Days are given both or neither; "" is every day. "Sunday" to "Saturday".
 	StartDay, EndDay       string
@@ -21,30 +21,6 @@ const day, week = 24 * 60, 7 * day
 // days returns the names of days, in the order of time.Weekday.
 func days() []string {
 	return []string{"Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"}
-}
-
-// Check reports what is wrong with a window.
-func (w Window) Check() error {
-	for _, n := range []struct {
-		what        string
-		value, most int
-	}{{"start_hour", w.StartHour, 23}, {"start_minute", w.StartMinute, 59}, {"end_hour", w.EndHour, 23}, {"end_minute", w.EndMinute, 59}} {
-		if n.value < 0 || n.value > n.most {
-			return fmt.Errorf("%s: %d; want 0 to %d", n.what, n.value, n.most)
-		}
-	}
-	if (w.StartDay == "") != (w.EndDay == "") {
-		return fmt.Errorf("start_day_of_week %q and end_day_of_week %q: want both or neither", w.StartDay, w.EndDay)
-	}
-	for _, d := range []string{w.StartDay, w.EndDay} {
-		if d != "" && !slices.Contains(days(), d) {
-			return fmt.Errorf("%q is no day of the week; want Sunday to Saturday", d)
-		}
-	}
-	if start, end := w.minutes(); w.StartDay != "" && w.StartDay == w.EndDay && end < start {
-		return fmt.Errorf("the window on %s ends before it starts", w.StartDay)
-	}
-	return nil
 }
 
 // minutes returns start and end, from the beginning of the week or of the day.

@@ -61,6 +61,9 @@ func reads() []debian.Step {
 		{Do: "system logging show", Out: `^  syslog:$`},
 		{Do: "system network show", Out: `^        - 192\.0\.2\.10/24$`},
 		{Do: "system network info", Out: `│ enp1s0 │ interface │ routable │ 02:00:00:00:00:01 │ 1500 │ +│ 192\.0\.2\.10/24 │ management │`},
+		{Do: "system provider show", Out: `^  name: images$`},
+		{Do: "system update show", Out: `^  needs_reboot: false$`},
+		{Do: "system update check --force", Err: `no repository is set; name one as config.server_url of /1.0/system/provider`},
 		{Do: "system resources show", Out: `^  architecture: x86_64$`},
 		{Do: "system resources info", Out: `(?s)^System:$.*Pretend Machine`},
 		{Do: "system security show", Out: `(?s)^    local: .*=$.*^  secure_boot_enabled: true$.*^  tpm_status: ok$`},
@@ -83,6 +86,10 @@ func (m *machine) changes(t *testing.T, c debian.Client) []trial {
 		{Step: debian.Step{Do: "system kernel edit", In: "- cpu", Err: `body: is a list; want an object`}, then: m.holds(governor, "performance\n")},
 		{Step: debian.Step{Do: "system logging edit", In: "config: {syslog: {address: '192.0.2.14:514', protocol: tcp, log_format: rfc5424}, journal: {max_size: 256MiB}}"}},
 		{Step: debian.Step{Do: "system logging show", Out: `(?s)max_size: 256MiB$.*^  syslog_status: active$`}},
+		{Step: debian.Step{Do: "system update edit", In: "config: {channel: testing, check_frequency: never}"}, then: m.holds("root/var/lib/incus-os/update.json", "testing")},
+		{Step: debian.Step{Do: "system update edit", In: "config: {check_frequency: often}", Err: `config.check_frequency: "often" is no frequency`}},
+		{Step: debian.Step{Do: "system provider edit", In: "config: {name: images, config: {server_url: 'https://updates.example.net/incusos'}}"},
+			then: m.holds("root/var/lib/incus-os/provider.json", "updates.example.net")},
 		{Step: debian.Step{Do: "system network edit", In: "config: {confirmation_timeout: 5m, dns: {search_domains: [example.net]}}"},
 			then: m.holds("root/run/systemd/resolved.conf.d/20-incus-os.conf", "Domains=example.net")},
 		{Step: debian.Step{Do: "system kernel edit", In: "config: {}", Err: `a change of system/network is waiting to be confirmed until `}},
@@ -198,8 +205,10 @@ func documents() []document {
 		{"system kernel", ""},
 		{"system logging", ""},
 		{"system network", ""},
+		{"system provider", ""},
 		{"system security", ""},
 		{"system storage", "storage" + debian.ByTheSeed},
+		{"system update", ""},
 	}
 	for name := range strings.FieldsSeq("ceph iscsi lvm multipath netbird nvme ovn tailscale usbip") {
 		all = append(all, document{"service/" + name, ""})

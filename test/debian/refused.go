@@ -29,9 +29,7 @@ func Refused() []Step {
 const ByTheSeed = " cannot be changed over the API in this release; the seed sets it once, at install"
 
 // refused are commands, and the routes that answer that there is nothing.
-const refused = `system provider show                    /1.0/system/provider
-system provider edit                    /1.0/system/provider
-system storage cleanup-root             /1.0/system/storage/:cleanup-root
+const refused = `system storage cleanup-root             /1.0/system/storage/:cleanup-root
 system storage create-volume            /1.0/system/storage/:create-volume
 system storage delete --force           /1.0/system/storage/:delete-pool
 system storage delete-volume --force    /1.0/system/storage/:delete-volume
@@ -42,7 +40,4 @@ system storage rescan-scsi              /1.0/system/storage/:rescan-scsi
 system storage scrub-pool               /1.0/system/storage/:scrub-pool
 system storage trim-pool                /1.0/system/storage/:trim-pool
 system storage wipe-drive --force       /1.0/system/storage/:wipe-drive
-system update check --force             /1.0/system/update/:check
-system update show                      /1.0/system/update
-system update edit                      /1.0/system/update
 `
