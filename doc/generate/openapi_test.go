@@ -183,7 +183,7 @@ func TestTheListNoticesWhatGoes(t *testing.T) {
 	for _, want := range []string{
 		"GET /1.0/system/network", "GET /1.0/system/network > config.interfaces[].mtu integer",
 		"GET /1.0/system/network > state.interfaces{}.state string", "PUT /1.0/system/network ?dry-run", "PUT /1.0/system/network < as GET",
-		"POST /1.0/applications < name string", "GET /1.0/debug/bundle > application/gzip", "GET /1.0/system/provider > config.config.server_url string",
+		"POST /1.0/applications < name string", "GET /1.0/debug/bundle > application/gzip", "GET /1.0/system/provider > config.config.server_url string", "GET /1.0/system/update > state.status string",
 	} {
 		if !slices.Contains(lines, want) {
 			t.Errorf("the list would not have %q", want)
