@@ -24,8 +24,10 @@ func archives(m sys.Host, links func() ([]sys.Link, error)) rest.Backup {
 			"kernel":            loads[api.SystemKernelConfig],
 			"logging":           loads[api.SystemLoggingConfig],
 			"network":           loads[api.NetworkConfig],
+			"provider":          loads[api.SystemProviderConfig],
 			"security":          loads[securitySaved],
 			"storage":           loads[api.SystemStorageConfig],
+			"update":            loads[api.SystemUpdateConfig],
 		}),
 		Local: map[string][]string{
 			"applications": {"initialized", "version", "preseeded", "populated", "restored"},

@@ -86,8 +86,10 @@ func bundled(m rest.Machine) []debug.Part {
 	parts = append(parts, pair("kernel", m.Kernel)...)
 	parts = append(parts, pair("logging", m.Logging)...)
 	parts = append(parts, pair("network", m.Network)...)
+	parts = append(parts, pair("provider", m.Provider)...)
 	parts = append(parts, pair("security", m.Security)...)
 	parts = append(parts, pair("storage", m.Storage)...)
+	parts = append(parts, pair("update", m.Update)...)
 	if m.Environment != nil {
 		parts = append(parts, saved("server", func(ctx context.Context) (any, error) { return m.Environment(ctx) }))
 	}

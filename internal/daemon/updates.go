@@ -43,10 +43,9 @@ type updates struct {
 }
 
 func newUpdates(m sys.Host, installed func() []string, machine func(context.Context) (api.Environment, error), restart func(context.Context) error) *updates {
-	u := &updates{
-		host: m, installed: installed, machine: machine,
-		config: load[api.SystemUpdateConfig](m.Files, "update"), provider: load[api.SystemProviderConfig](m.Files, "provider"),
-	}
+	config := load[api.SystemUpdateConfig](m.Files, "update")
+	provider := load[api.SystemProviderConfig](m.Files, "provider")
+	u := &updates{host: m, config: config, provider: provider, installed: installed, machine: machine}
 	u.agent = &update.Agent{
 		Records:  update.File{Files: m.Files},
 		Settings: u.settings,
