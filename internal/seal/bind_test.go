@@ -2,7 +2,9 @@ package seal_test
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -12,6 +14,7 @@ import (
 	"github.com/incusos/incusos/internal/seal"
 	"github.com/incusos/incusos/internal/sys"
 	"github.com/incusos/incusos/internal/sys/systest"
+	"github.com/incusos/incusos/internal/uefi"
 )
 
 // restart starts the machine anew and expects root to be unlocked in that way.
@@ -315,5 +318,36 @@ func TestUnlockAsksForThePIN(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Some firmware measures variables that it hides from the system that it starts. They
+// are no change.
+func TestHiddenVariablesAreNoChange(t *testing.T) {
+	rig, _, s := trusted(t)
+	log, err := rig.Host.Files.ReadFile("/sys/kernel/security/tpm0/binary_bios_measurements")
+	if err != nil {
+		t.Fatal(err)
+	}
+	events, err := uefi.ParseEventLog(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := uefi.VariableEvent{Vendor: uefi.GlobalVariable, Name: "VendorSecret", Value: []byte{1, 2}}.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	hidden := uefi.Event{PCR: 7, Type: uefi.EventVariable, Digest: sha256.Sum256(data), Data: data}
+	events = append([]uefi.Event{hidden}, events...)
+	write(t, rig, "/sys/kernel/security/tpm0/binary_bios_measurements", string(uefi.EncodeEventLog(events)))
+	write(t, rig, "/sys/class/tpm/tpm0/pcr-sha256/7", fmt.Sprintf("%x\n", uefi.ReplayPCR(events, 7)))
+	d := examine(t, s)
+	for _, e := range d.Events {
+		if e.Measured != e.Expected {
+			t.Errorf("%s is expected to change", e.About)
+		}
+	}
+	if d.PCRs[1].Measured != d.PCRs[1].Expected {
+		t.Errorf("PCR 7 is expected to change: %+v", d.PCRs[1])
 	}
 }

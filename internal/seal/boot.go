@@ -99,8 +99,14 @@ func (s *Seal) variables(events []uefi.Event) (map[string][]byte, error) {
 		if err != nil || strings.ContainsAny(v.Name, "/\x00") {
 			continue // PredictPCR7 says so
 		}
+		if _, known := now[v.Name]; known {
+			continue
+		}
 		value, err := sys.ReadVariable(s.host.Files, v.Name, string(v.Vendor))
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // one that the firmware hides from systems: it stays as it was measured
+		}
+		if err != nil {
 			return nil, err
 		}
 		now[v.Name] = value
