@@ -47,6 +47,7 @@ func TestImage(t *testing.T) {
 		"modules fit the kernel and are signed": testModules,
 		"the command line binds /usr":           testCommandLine,
 		"the TPM policy is for the initrd only": testPolicy,
+		"the doctor measures the same":          testMeasured,
 		"db signed all that starts":             testSignatures,
 		"a virtual machine finds its firmware":  testVirtualMachine,
 		"extensions bring /usr and no more":     testExtensions,
