@@ -59,7 +59,7 @@ func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Opti
 	applications := newApps(m, appsDoc, seed, services, first, screen, gate, wake)
 	seedling := newSeedArea(m, seedErr, func() bool { return appsDoc.get().Initialized })
 	tasks, taskArea := newTasks(m, screen, appKinds(appsDoc, applications))
-	updates := newUpdates(m, func() []string { return appsDoc.get().Installed }, hosts.Environment, hosts.Reboot)
+	updates := newUpdates(m, func() []string { return appsDoc.get().Installed }, hosts.Environment, hosts.Reboot, security.seal.Provide)
 	when, where := updates.resources(gate)
 	return Options{
 		Host:    m,

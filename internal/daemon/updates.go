@@ -1,10 +1,12 @@
 package daemon
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"maps"
@@ -39,13 +41,14 @@ type updates struct {
 	provider  document[api.SystemProviderConfig]
 	installed func() []string // applications
 	machine   func(context.Context) (api.Environment, error)
+	bind      func(ctx context.Context, image io.ReaderAt, size int64) error // root to what a kernel measures
 	agent     *update.Agent
 }
 
-func newUpdates(m sys.Host, installed func() []string, machine func(context.Context) (api.Environment, error), restart func(context.Context) error) *updates {
+func newUpdates(m sys.Host, installed func() []string, machine func(context.Context) (api.Environment, error), restart func(context.Context) error, bind func(context.Context, io.ReaderAt, int64) error) *updates {
 	config := load[api.SystemUpdateConfig](m.Files, "update")
 	provider := load[api.SystemProviderConfig](m.Files, "provider")
-	u := &updates{host: m, config: config, provider: provider, installed: installed, machine: machine}
+	u := &updates{host: m, config: config, provider: provider, installed: installed, machine: machine, bind: bind}
 	u.agent = &update.Agent{
 		Records:  update.File{Files: m.Files},
 		Settings: u.settings,
@@ -126,6 +129,7 @@ func (u *updates) updater() (*update.Updater, error) {
 		Loader:  update.ESP{Host: u.host, Device: disk.ESP.Path},
 		Slots:   disk,
 		Records: u.agent.Records,
+		Bind:    func(ctx context.Context, uki []byte) error { return u.bind(ctx, bytes.NewReader(uki), int64(len(uki))) },
 	}, nil
 }
 

@@ -28,7 +28,9 @@ var ErrFailed = errors.New("this version was tried and did not work")
 //  6. Applications are stored.
 //  7. That it is staged is written down, and which applications belong to it: the
 //     new version looks there when it starts.
-//  8. The entry appears in the boot loader. Without it there is no update, whatever
+//  8. The disk is bound to what the new version will measure, so that it unlocks by
+//     itself; the binding of the running version stays.
+//  9. The entry appears in the boot loader. Without it there is no update, whatever
 //     else is there.
 func (u *Updater) Stage(ctx context.Context, c Contents) error {
 	r, err := u.Records.Load()
@@ -61,6 +63,11 @@ func (u *Updater) Stage(ctx context.Context, c Contents) error {
 	uki, err := c.Kernel(ctx)
 	if err != nil {
 		return fmt.Errorf("the kernel of version %s: %w", c.Version(), err)
+	}
+	if u.Bind != nil {
+		if err := u.Bind(ctx, uki); err != nil {
+			return fmt.Errorf("version %s would not unlock the disk: %w", c.Version(), err)
+		}
 	}
 	if err := u.Loader.Add(c.Version(), tries, uki); err != nil {
 		return fmt.Errorf("adding version %s to the boot loader: %w", c.Version(), err)

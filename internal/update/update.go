@@ -94,6 +94,10 @@ type Updater struct {
 	Loader  Loader
 	Slots   Slots
 	Records Records
+
+	// Bind has the disk unlock for a start of this kernel too, or says why it would
+	// not. Nil: the disk needs nobody to unlock it.
+	Bind func(ctx context.Context, uki []byte) error
 }
 
 // tries is how often a new version may start before the old one comes back.

@@ -1,6 +1,7 @@
 package update_test
 
 import (
+	"context"
 	"errors"
 	"math/rand/v2"
 	"strings"
@@ -85,6 +86,31 @@ func TestStageRefuses(t *testing.T) {
 	}
 	if err := u.Forgive(next); err != nil {
 		t.Error(err)
+	}
+}
+
+// The disk is bound to a new version before anything can start that.
+func TestDiskIsBoundFirst(t *testing.T) {
+	const next = "202602010000"
+	m, u := newMachine(t)
+	refused := errors.New("its signer is not trusted")
+	u.Bind = func(context.Context, []byte) error { return refused }
+	if err := u.Stage(t.Context(), release{m: m, version: next}); !errors.Is(err, refused) {
+		t.Errorf("Stage said %v, want %v", err, refused)
+	}
+	if _, there := m.esp[next]; there {
+		t.Error("a version that would not unlock the disk can be started")
+	}
+	bound := 0
+	u.Bind = func(_ context.Context, uki []byte) error {
+		if _, there := m.esp[next]; there || len(uki) == 0 {
+			t.Errorf("bound to %d bytes, with the entry there: %t", len(uki), there)
+		}
+		bound++
+		return nil
+	}
+	if err := u.Stage(t.Context(), release{m: m, version: next}); err != nil || bound != 1 {
+		t.Errorf("Stage said %v and bound %d times", err, bound)
 	}
 }
 
