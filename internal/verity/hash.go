@@ -15,8 +15,8 @@ import (
 const chunk = 256
 
 // window is how many blocks of a source are hashed before they are looked up. It
-// bounds the memory a source takes: 64 MiB of data are 512 KiB of digests.
-const window = 64 * chunk
+// bounds the memory a source takes: 16 MiB of data are 128 KiB of digests.
+const window = 16 * chunk
 
 // A hasher hashes blocks with one salt.
 type hasher struct {
