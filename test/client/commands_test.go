@@ -109,7 +109,7 @@ func (m *machine) changes(t *testing.T, c debian.Client) []trial {
 		{Step: debian.Step{Do: "system security edit", In: "config: {encryption_recovery_keys: []}", Err: "config.encryption_recovery_keys: is empty"}},
 		{Step: debian.Step{Do: "system security edit", In: "config: {encryption_recovery_keys: [hello]}", Err: "config.encryption_recovery_keys[0]: has 5 characters; want 15 to 256"}},
 		{Step: debian.Step{Do: "system security edit", In: "config: {encryption_recovery_keys: ['Zug um 7:42 nach Hamburg!']}"}},
-		{Step: debian.Step{Do: "system security show", Out: `^  - Zug um 7:42 nach Hamburg!$`}},
+		{Step: debian.Step{Do: "system security show", Out: `^    - Zug um 7:42 nach Hamburg!$`}},
 		{Step: debian.Step{Do: "system security tpm-rebind --force", Err: "root is bound to the TPM as it should be; the next start unlocks it by itself"}},
 		{Step: debian.Step{Do: "debug secureboot update", Err: "the archive holds no updates; want files such as db_4f1a.auth"}},
 		{Step: debian.Step{Do: "system security retrieved"}, then: m.holds("root/var/lib/incus-os/security.json", "true")},
