@@ -346,12 +346,9 @@ func repoMirrorCommand() *cobra.Command {
 
 SOURCE is an address or a directory. What is copied is verified as a machine would,
 and machines verify it again: a mirror needs no keys and cannot change anything. Run
-it again to bring the copy up to date. If it is interrupted the copy is still whole.
-
-For a machine without network, copy to a medium whose file system is labelled
-RESCUE_DATA.`,
+it again to bring the copy up to date. If it is interrupted the copy is still whole.`,
 		Example: `  incusos repo mirror --root root.json https://updates.example.net/incusos /srv/updates
-  incusos repo mirror --root root.json --channel stable --newest 1 --arch x86_64 updates /media/RESCUE_DATA/updates`,
+  incusos repo mirror --root root.json --channel stable --newest 1 --arch x86_64 updates /media/stick/updates`,
 		Args: operands("SOURCE", "REPO"),
 		RunE: func(c *cobra.Command, args []string) error {
 			return cannot("copy the repository", mirror(c, root, token, args[0], args[1], m))
