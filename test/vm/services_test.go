@@ -71,9 +71,7 @@ func attached(t *testing.T, m *vm.Machine, id vm.Identity) {
 	if err := s.c.Post(within(t, r, time.Minute), "/os/1.0/system/:reboot", nil, nil); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.Ready(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	restarted(t, r, s.c, says.starting)
 	s.holds()
 	s.detach()
 	if hosts := drive.Hosts(); len(hosts) != 1 {
