@@ -67,6 +67,9 @@ func container(t *testing.T, r *vm.Running, c *incus.Client) {
 	if err := c.Post(ctx, "/os/1.0/system/:reboot", nil, nil); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := r.Console.Expect(t.Context(), r.Scale.Of(time.Minute), says.starting); err != nil {
+		t.Fatal(err) // what it said before may come once more
+	}
 	again, err := r.Ready(t.Context())
 	if err != nil {
 		t.Fatal(err)

@@ -47,6 +47,9 @@ func TestUpdate(t *testing.T) {
 	if err := c.Post(within(t, r, time.Minute), "/os/1.0/system/:reboot", nil, nil); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := r.Console.Expect(t.Context(), r.Scale.Of(time.Minute), says.starting); err != nil {
+		t.Fatal(err)
+	}
 	ready, err := r.Ready(t.Context())
 	if err != nil {
 		t.Fatal(err)
