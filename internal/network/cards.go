@@ -239,9 +239,9 @@ func (n *Network) machine() ([]sys.Link, map[string]string, error) {
 // settled reports whether udev is done with a card. Until then udev may rename it,
 // and we would not learn the name that the operator knows.
 func (n *Network) settled(l sys.Link) bool {
-	index, err := n.host.Files.ReadFile("/sys/class/net/" + l.Name + "/ifindex")
-	if err != nil || !n.host.Files.Exists("/run/udev/control") {
+	if !n.host.Files.Exists("/run/udev/control") {
 		return true // there is no udev
 	}
-	return n.host.Files.Exists("/run/udev/data/n" + strings.TrimSpace(string(index)))
+	index, err := n.host.Files.ReadFile("/sys/class/net/" + l.Name + "/ifindex")
+	return err == nil && n.host.Files.Exists("/run/udev/data/n"+strings.TrimSpace(string(index)))
 }

@@ -321,6 +321,9 @@ func TestMissingCardIsReportedAfterTheRestIsApplied(t *testing.T) {
 	// It is plugged in.
 	links, _ := rig.Links.List()
 	rig.Links.Set(append(links, sys.Link{Name: "enp9s0", Hwaddr: "02:00:00:00:00:99", MTU: 1500, Up: true, Physical: true})...)
+	if err := n.Health(t.Context()); err == nil || !strings.Contains(err.Error(), "02:00:00:00:00:99 (enp9s0) has just appeared") {
+		t.Errorf("Health() = %v, want it to name the card that nobody set up yet", err)
+	}
 	apply(t, n, cfg)
 	if l, ok := rig.Links.Get("_p020000000099"); !ok || l.Master != "back" {
 		t.Errorf("the card that was plugged in is %+v", l)

@@ -3,6 +3,7 @@ package network
 import (
 	"context"
 	"errors"
+	"fmt"
 	"path"
 	"slices"
 	"strconv"
@@ -283,8 +284,8 @@ func (n *Network) warnings(ctx context.Context, all map[string]api.InterfaceStat
 }
 
 // Health complains about cards that the configuration in force names and the
-// machine lacks, and about those without carrier that it cannot be online without;
-// one that was not switched on yet cannot have any.
+// machine lacks or has only since it was applied, and about those without carrier
+// that it cannot be online without; one that was not switched on yet cannot have any.
 // Nothing else depends on them, so that is no reason to undo a change.
 func (n *Network) Health(ctx context.Context) error {
 	links, originals, err := n.machine()
@@ -296,6 +297,11 @@ func (n *Network) Health(ctx context.Context) error {
 	complaints := missing(cfg, cards, links)
 	if complaints != nil {
 		complaints[len(complaints)-1] += "; it has " + listCards(links, originals)
+	}
+	for _, c := range renamings(cfg, Given{Cards: cards}, links, originals) {
+		if c.from != c.to && c.to == cardName(c.mac) { // it came after the configuration was applied
+			complaints = append(complaints, fmt.Sprintf("network card %s (%s) has just appeared and is not set up yet", c.mac, c.from))
+		}
 	}
 	for _, i := range cfg.Interfaces {
 		for _, l := range links {
