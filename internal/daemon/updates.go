@@ -26,7 +26,8 @@ import (
 )
 
 const (
-	// rootFile is the root of the repository that an image trusts by itself.
+	// rootFile is the root of the repository that an image trusts by itself (package
+	// image puts it there).
 	rootFile = "/usr/lib/incus-os/update-root.json"
 	// synchronized is there once a time server has set the clock
 	// (systemd-timesyncd.service(8)).
