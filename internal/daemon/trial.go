@@ -1,13 +1,13 @@
 package daemon
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"reflect"
 	"regexp"
 	"strconv"
 	"strings"
@@ -32,8 +32,8 @@ const (
 	// foundGood ends incus-os-trial.service, which starts the machine again when
 	// this program cannot.
 	foundGood = "/run/incus-os/found-good"
-	// beforeFile has what was degraded before an update.
-	beforeFile = "/var/lib/incus-os/degraded-before.json"
+	// beforeFile has how the machine was before an update.
+	beforeFile = "/var/lib/incus-os/before-update.json"
 	maxBefore  = 1 << 20 // bytes
 )
 
@@ -74,10 +74,17 @@ func (d *Daemon) endTrial(ctx context.Context) {
 	}
 }
 
-// healthy waits until no area is degraded that was not before the update, which is
-// how a new version is found good, and says which are if that does not come to pass.
+// A before is how the machine was before an update. Versions before and after this one
+// read it too: fields are only ever added.
+type before struct {
+	Degraded  map[string]string `json:"degraded"`  // complaints by the names of areas
+	Addressed bool              `json:"addressed"` // it had an address
+}
+
+// healthy waits until nothing is worse than it was before the update, which is how a
+// new version is found good, and says what is if that does not come to pass.
 func (d *Daemon) healthy(ctx context.Context) error {
-	before, err := d.before()
+	old, err := d.before()
 	if err != nil {
 		slog.WarnContext(ctx, "Cannot tell what was degraded before this version; nothing may be", "err", err)
 	}
@@ -86,28 +93,30 @@ func (d *Daemon) healthy(ctx context.Context) error {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	for {
-		bad := d.degraded(func(f fare) bool { return before[f.Area] != complaint(f.Why) })
-		if len(bad) == 0 && d.ready.Load() {
+		worse := d.worse(ctx, old)
+		if worse == nil {
 			return nil
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return d.notInTime(bad)
+			return errors.New(strings.Join(append(worse, "it did not come up in time"), "; "))
 		}
 	}
 }
 
-// notInTime is what keeps the version that runs from being good.
-func (d *Daemon) notInTime(bad []fare) error {
-	var all []string
-	for _, f := range bad {
-		all = append(all, f.Area+": "+f.Why)
+// worse returns what is not as well as it was before.
+func (d *Daemon) worse(ctx context.Context, old before) (list []string) {
+	for _, f := range d.degraded(func(f fare) bool { return old.Degraded[f.Area] != complaint(f.Why) }) {
+		list = append(list, f.Area+": "+f.Why)
 	}
-	if doing, _ := d.doing.Load().(string); doing != "" {
-		all = append(all, doing+": still being brought up")
+	if old.Addressed && len(d.addresses(ctx)) == 0 {
+		list = append(list, "network: there is no address, as there was before this version")
 	}
-	return errors.New(strings.Join(append(all, "it did not come up in time"), "; "))
+	if doing, _ := d.doing.Load().(string); !d.ready.Load() {
+		list = append(list, doing+": still being brought up")
+	}
+	return list
 }
 
 // degraded returns the areas that are, as far as they count.
@@ -143,40 +152,47 @@ var figure = regexp.MustCompile(`[0-9]+`)
 // trouble before and after an update is not the fault of the update.
 func complaint(why string) string { return figure.ReplaceAllString(why, "0") }
 
-// before returns what areas complained of before the update, by their names.
-func (d *Daemon) before() (map[string]string, error) {
+// before returns how the machine was before the update.
+func (d *Daemon) before() (old before, err error) {
 	info, err := d.Host.Files.Stat(beforeFile)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+		return before{}, nil
 	}
 	if err != nil {
-		return nil, err
+		return before{}, err
 	}
 	if info.Size() > maxBefore {
-		return nil, fmt.Errorf("%s has %d bytes; want at most %d", beforeFile, info.Size(), maxBefore)
+		return before{}, fmt.Errorf("%s has %d bytes; want at most %d", beforeFile, info.Size(), maxBefore)
 	}
 	b, err := d.Host.Files.ReadFile(beforeFile)
 	if err != nil {
-		return nil, err
+		return before{}, err
 	}
-	var all map[string]string
-	if err := json.Unmarshal(b, &all); err != nil {
-		return nil, fmt.Errorf("%s: %w", beforeFile, err)
+	if err := json.Unmarshal(b, &old); err != nil {
+		return before{}, fmt.Errorf("%s: %w", beforeFile, err)
 	}
-	return all, nil
+	return old, nil
 }
 
-// remember keeps on the disk what areas complain of, until ctx ends, for the next
-// version to compare with. Only a version that was found good may say it.
+// remember keeps on the disk how the machine is, until ctx ends, for the next version
+// to compare with. Only a version that was found good may say it.
 func (d *Daemon) remember(ctx context.Context) {
-	var known []byte
+	saved, err := d.before()
+	addressed := saved.Addressed
+	seen := time.Now() // when there was an address, if there was one at the end of the start before
 	for {
-		all := make(map[string]string)
-		for _, f := range d.degraded(func(f fare) bool { return time.Since(*f.Since) >= lasting }) {
-			all[f.Area] = complaint(f.Why)
+		if len(d.addresses(ctx)) > 0 {
+			seen, addressed = time.Now(), true
 		}
-		if err := d.saveBefore(all, &known); err != nil {
-			slog.WarnContext(ctx, "Cannot write down what is degraded", "err", err)
+		now := before{Degraded: make(map[string]string), Addressed: addressed && time.Since(seen) < lasting}
+		for _, f := range d.degraded(func(f fare) bool { return time.Since(*f.Since) >= lasting }) {
+			now.Degraded[f.Area] = complaint(f.Why)
+		}
+		if err != nil || !reflect.DeepEqual(now, saved) {
+			saved = now
+			if err = d.saveBefore(now); err != nil {
+				slog.WarnContext(ctx, "Cannot write down how the machine is", "err", err)
+			}
 		}
 		select {
 		case <-ctx.Done():
@@ -186,22 +202,10 @@ func (d *Daemon) remember(ctx context.Context) {
 	}
 }
 
-// saveBefore writes what areas complain of, unless it is what is known.
-func (d *Daemon) saveBefore(all map[string]string, known *[]byte) error {
-	b, err := json.Marshal(all)
+func (d *Daemon) saveBefore(now before) error {
+	b, err := json.Marshal(now)
 	if err != nil {
 		return err
 	}
-	b = append(b, '\n')
-	if *known == nil {
-		*known, _ = d.Host.Files.ReadFile(beforeFile) // not there, or written anew
-	}
-	if bytes.Equal(b, *known) {
-		return nil
-	}
-	if err := d.Host.Files.WriteFile(beforeFile, b, 0o600); err != nil {
-		return err
-	}
-	*known = b
-	return nil
+	return d.Host.Files.WriteFile(beforeFile, append(b, '\n'), 0o600)
 }

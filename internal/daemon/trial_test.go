@@ -75,8 +75,11 @@ func TestVersionIsGoodOnceItsAreasAreUp(t *testing.T) {
 // what is worse.
 func TestVersionIsNotBlamedForWhatWasSoBefore(t *testing.T) {
 	for before, good := range map[string]bool{
-		`{"storage":"0 pools are not imported"}`: true, `{"storage":"the pool a is degraded"}`: false,
-		`{"network":"0 pools are not imported"}`: false, `{}`: false, `{"storage"`: false,
+		`{"degraded":{"storage":"0 pools are not imported"}}`:                  true,
+		`{"degraded":{"storage":"0 pools are not imported"},"addressed":true}`: false, // and has none
+		`{"degraded":{"storage":"the pool a is degraded"}}`:                    false,
+		`{"degraded":{"network":"0 pools are not imported"}}`:                  false,
+		`{}`: false, `{"degraded"`: false,
 	} {
 		dir := t.TempDir()
 		if err := sys.NewDir(dir).WriteFile(beforeFile, []byte(before), 0o600); err != nil {
@@ -113,8 +116,8 @@ func TestWhatLastsIsRemembered(t *testing.T) {
 			{80 * time.Minute, map[string]string{}},
 		} {
 			time.Sleep(at.after)
-			if got, err := d.before(); err != nil || !maps.Equal(got, at.want) {
-				t.Errorf("after %v more, %q is remembered (%v); want %q", at.after, got, err, at.want)
+			if got, err := d.before(); err != nil || !maps.Equal(got.Degraded, at.want) {
+				t.Errorf("after %v more, %+v is remembered (%v); want %q", at.after, got, err, at.want)
 			}
 		}
 	})
