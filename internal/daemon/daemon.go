@@ -11,7 +11,8 @@
 //	debug.go   what whoever searches for a fault gets to see
 //	figures.go  figures for Incus and Prometheus
 //	proxy.go    the way out, for Incus and for the daemon itself
-//	updates.go  when and from where updates are made, and whether one is good
+//	updates.go  when and from where updates are made
+//	trial.go    whether a new version is good
 //
 // The local API is served before anything is reconciled: it never waits for the
 // network, and incusd asks it while it starts. Nothing here knows a feature.
@@ -84,7 +85,9 @@ type Daemon struct {
 	loop     *loop
 	figures  *figureServer // nil: none
 	early    early
-	ready    atomic.Bool // every area was brought up once
+	ready    atomic.Bool   // every area was brought up once
+	up       chan struct{} // closed when they were
+	doing    atomic.Value  // string: the area that is being brought up
 	began    time.Time
 }
 
@@ -93,7 +96,7 @@ func New(o Options) *Daemon {
 	if o.Console == nil {
 		o.Console = console.New(o.Host.Files)
 	}
-	d := &Daemon{Options: o, identify: o.Machine.Environment, began: time.Now()}
+	d := &Daemon{Options: o, identify: o.Machine.Environment, began: time.Now(), up: make(chan struct{})}
 	d.loop = newLoop(o.Areas, o.Wake, d.show)
 	d.loop.news = o.News
 	d.Machine.Environment = d.environment
@@ -146,9 +149,10 @@ func (d *Daemon) run(ctx context.Context) error {
 	if err != nil {
 		slog.WarnContext(ctx, "Cannot follow network addresses; looking every ten minutes", "err", err)
 	}
+	also.Go(func() { d.update(ctx) }) // an area that hangs must not keep a version on trial
 	d.loop.pass(ctx)
 	d.ready.Store(ctx.Err() == nil)
-	also.Go(func() { d.update(ctx) })
+	close(d.up)
 	d.show(ctx, "")
 	d.loop.run(ctx, links)
 

@@ -21,6 +21,7 @@ func (d *Daemon) show(ctx context.Context, doing string) {
 	if d.ready.Load() {
 		doing = ""
 	}
+	d.doing.Store(doing)
 	env, err := d.environment(ctx)
 	if err != nil {
 		slog.WarnContext(ctx, "Cannot tell what this machine is", "err", err)

@@ -5,15 +5,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"maps"
 	"reflect"
 	"runtime"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/incusos/incusos/api"
@@ -229,49 +226,3 @@ func (o onlySaved[C]) Plan(_ context.Context, c C) (p api.Plan, err error) {
 
 // Apply implements change.Target.
 func (onlySaved[C]) Apply(context.Context, C) error { return nil }
-
-// lookEvery is how often the areas are looked at while a new version is tried, and
-// trialLasts how long they have to come up.
-const (
-	lookEvery  = 5 * time.Second
-	trialLasts = 15 * time.Minute
-)
-
-// healthy waits until no area is degraded, which is how a new version is found good,
-// and says which are if that does not come to pass.
-func (d *Daemon) healthy(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, trialLasts)
-	defer cancel()
-	tick := time.NewTicker(lookEvery)
-	defer tick.Stop()
-	for {
-		var bad []string
-		for _, f := range d.loop.fares() {
-			if f.Since != nil {
-				bad = append(bad, fmt.Sprintf("%s: %s", f.Area, f.Why))
-			}
-		}
-		if len(bad) == 0 && d.ready.Load() {
-			return nil
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return errors.New(strings.Join(append(bad, "it did not come up in time"), "; "))
-		}
-	}
-}
-
-// update settles the last update, and looks for others until ctx ends.
-func (d *Daemon) update(ctx context.Context) {
-	if d.Updates == nil {
-		return
-	}
-	d.Updates.Healthy = d.healthy
-	if err := d.Updates.Settle(ctx); err != nil && !errors.Is(err, fs.ErrNotExist) && ctx.Err() == nil {
-		slog.ErrorContext(ctx, "Cannot find out what became of the last update", "err", err)
-	}
-	if ctx.Err() == nil {
-		d.Updates.Run(ctx)
-	}
-}

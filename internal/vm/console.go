@@ -207,6 +207,13 @@ func (c *Console) Seen(pattern *regexp.Regexp) bool {
 	return pattern.MatchString(clean(c.raw))
 }
 
+// Ended reports whether the machine was switched off.
+func (c *Console) Ended() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.ended
+}
+
 // Follow calls f with each line until the machine ends, from the first on and
 // apart from what Expect has passed.
 func (c *Console) Follow(ctx context.Context, f func(Line)) {

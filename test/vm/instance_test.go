@@ -39,7 +39,9 @@ type environment struct {
 	} `json:"environment"`
 }
 
-func container(t *testing.T, r *vm.Running, c *incus.Client) {
+// newContainer makes the container c1 and starts it.
+func newContainer(t *testing.T, r *vm.Running, c *incus.Client) {
+	t.Helper()
 	ctx := within(t, r, 2*time.Minute)
 	var server environment
 	if err := c.Get(ctx, "/1.0", &server); err != nil {
@@ -63,6 +65,11 @@ func container(t *testing.T, r *vm.Running, c *incus.Client) {
 	}
 	t.Logf("a container was made and started in %v", time.Since(began).Round(100*time.Millisecond))
 	works(t, ctx, c)
+}
+
+func container(t *testing.T, r *vm.Running, c *incus.Client) {
+	ctx := within(t, r, 2*time.Minute)
+	newContainer(t, r, c)
 
 	if err := c.Post(ctx, "/os/1.0/system/:reboot", nil, nil); err != nil {
 		t.Fatal(err)

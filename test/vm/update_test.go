@@ -73,6 +73,7 @@ type updates struct {
 	root           []byte
 	image          string // directory of the next version
 	sent           *counter
+	asked          func(path string) (answered func()) // told of each request; nil: nobody
 }
 
 func newUpdates(t *testing.T) *updates {
@@ -123,6 +124,9 @@ func (u *updates) serve(t *testing.T) {
 	}
 	handler := publish.Handler(dir, "")
 	server := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if u.asked != nil {
+			defer u.asked(r.URL.Path)()
+		}
 		handler.ServeHTTP(u.sent.count(w), r)
 	})}
 	go func() { _ = server.Serve(l) }() // until it is closed
