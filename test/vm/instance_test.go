@@ -86,6 +86,9 @@ func container(t *testing.T, r *vm.Running, c *incus.Client) {
 		t.Fatalf("after a restart of the machine: %v", err)
 	}
 	works(t, ctx, c)
+	if out, err := c.Exec(ctx, "c1", "/bin/cat", "/root/end"); err != nil || strings.TrimSpace(out.Stdout) != "asked" {
+		t.Errorf("how the container ended with the machine: %+v, %v; want Incus to have asked it to", out, err)
+	}
 }
 
 // works runs a command in the container and waits for its address.

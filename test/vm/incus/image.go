@@ -8,9 +8,10 @@ import (
 )
 
 // initScript is the first process of the container: it brings up the network
-// and ends when it is asked to (SIGPWR is how Incus asks).
+// and ends when it is asked to, which it writes down: SIGPWR is how Incus asks.
 const initScript = `#!/bin/sh
-trap 'exit 0' PWR TERM
+trap 'echo asked >/root/end; exit 0' PWR
+trap 'exit 0' TERM
 ip link set lo up
 udhcpc -i eth0 -s /etc/dhcp &
 while :; do
