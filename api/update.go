@@ -41,6 +41,7 @@ type SystemUpdateState struct {
 	Phase       string          `json:"phase,omitempty"`   // "fetching", "staged" or "trying"; "" is none
 	Version     string          `json:"version,omitempty"` // the one that the phase is about
 	Failed      []UpdateFailure `json:"failed,omitempty"`  // versions that were tried and did not work, the newest first
+	Cluster     *RollingState   `json:"cluster,omitempty"` // whose turn it is to restart; null: the machine is in no cluster, or Incus does not answer
 }
 
 // An UpdateFailure is a version that did not work. It is not tried again.

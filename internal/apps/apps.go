@@ -39,6 +39,7 @@ import (
 
 	"github.com/incusos/incusos/api"
 	"github.com/incusos/incusos/internal/change"
+	"github.com/incusos/incusos/internal/incus"
 	"github.com/incusos/incusos/internal/store"
 	"github.com/incusos/incusos/internal/sys"
 )
@@ -213,7 +214,7 @@ func (a *Apps) startIncus(ctx context.Context) error {
 			return err
 		}
 	}
-	version, err := dial(a.host.Files).version(ctx, answerTime)
+	version, err := version(ctx, incus.Dial(a.host.Files), answerTime)
 	if err != nil {
 		return err
 	}
@@ -244,9 +245,9 @@ func incusUnits() []string {
 
 // reach sets Incus up and looks at who may log in.
 func (a *Apps) reach(ctx context.Context) error {
-	c := dial(a.host.Files)
+	c := incus.Dial(a.host.Files)
 	setup := a.setUp(ctx, c)
-	locked, err := c.nobodyTrusted(ctx)
+	locked, err := nobodyTrusted(ctx, c)
 	if err != nil {
 		return errors.Join(setup, err)
 	}

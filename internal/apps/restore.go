@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/incusos/incusos/api"
+	"github.com/incusos/incusos/internal/incus"
 	"github.com/incusos/incusos/internal/task"
 )
 
@@ -83,7 +84,7 @@ func (a *Apps) tidy(ctx context.Context) error {
 	if files.Exists(besideDir) && !files.Exists(besideDir+"/"+restoredMark) {
 		limited, cancel := context.WithTimeout(ctx, 10*time.Second)
 		defer cancel()
-		if _, err := dial(files).version(limited, answerTime); err != nil {
+		if _, err := version(limited, incus.Dial(files), answerTime); err != nil {
 			return api.Errorf(api.Conflict, "an earlier restore did not end well, and %s still holds what Incus had before: %v", besideDir, err)
 		}
 	}

@@ -11,6 +11,8 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+
+	"github.com/incusos/incusos/internal/incus"
 )
 
 // zfsPool is the pool that the storage area makes, and zfsShown where the
@@ -25,7 +27,7 @@ const (
 // takes back what the operator changed since. A section that cannot be done does
 // not keep the others from being done: with the certificates in place, somebody
 // can log in and look.
-func (a *Apps) setUp(ctx context.Context, c *incus) error {
+func (a *Apps) setUp(ctx context.Context, c *incus.Client) error {
 	saved := a.saved.Get()
 	if saved.Initialized {
 		return nil
@@ -70,7 +72,7 @@ type step struct {
 	run   func(context.Context) error
 }
 
-func (a *Apps) steps(c *incus, p preseed) []step {
+func (a *Apps) steps(c *incus.Client, p preseed) []step {
 	steps := []step{{key: configKey, run: func(ctx context.Context) error { return a.configureIncus(ctx, c, p.config) }}}
 	for _, s := range sections() {
 		steps = append(steps, step{key: s.key, needs: s.needs, run: func(ctx context.Context) error {
@@ -85,15 +87,15 @@ func (a *Apps) steps(c *incus, p preseed) []step {
 	return steps
 }
 
-func (a *Apps) configureIncus(ctx context.Context, c *incus, config map[string]any) error {
-	if err := c.do(ctx, http.MethodPatch, "/1.0", map[string]any{"config": config}, nil); err != nil {
+func (a *Apps) configureIncus(ctx context.Context, c *incus.Client, config map[string]any) error {
+	if err := c.Do(ctx, http.MethodPatch, "/1.0", map[string]any{"config": config}, nil); err != nil {
 		return fmt.Errorf("config: %w", err)
 	}
 	return nil
 }
 
 // ensure makes an item exist. See section for what happens to one that does.
-func (a *Apps) ensure(ctx context.Context, c *incus, s section, i item) error {
+func (a *Apps) ensure(ctx context.Context, c *incus.Client, s section, i item) error {
 	query := ""
 	if project := i.text("project"); project != "" {
 		query = "?project=" + url.QueryEscape(project)
@@ -105,22 +107,22 @@ func (a *Apps) ensure(ctx context.Context, c *incus, s section, i item) error {
 	var there struct {
 		Managed *bool `json:"managed"`
 	}
-	err := c.do(ctx, http.MethodGet, one, nil, &there)
+	err := c.Do(ctx, http.MethodGet, one, nil, &there)
 	switch {
-	case notFound(err), err == nil && there.Managed != nil && !*there.Managed:
+	case incus.NotFound(err), err == nil && there.Managed != nil && !*there.Managed:
 		return a.create(ctx, c, s, s.path+query, body)
 	case err != nil || !s.patch:
 		return err
 	}
 	delete(body, "name")
-	return c.do(ctx, http.MethodPatch, one, body, nil)
+	return c.Do(ctx, http.MethodPatch, one, body, nil)
 }
 
-func (a *Apps) create(ctx context.Context, c *incus, s section, path string, body item) error {
+func (a *Apps) create(ctx context.Context, c *incus.Client, s section, path string, body item) error {
 	if s.key == poolsKey && body.options("config")["source"] == zfsPool+"/incus" && !a.host.Files.Exists(zfsShown) {
 		return fmt.Errorf("the ZFS pool %q is not imported; see what the storage area says", zfsPool)
 	}
-	err := c.do(ctx, http.MethodPost, path, body, nil)
+	err := c.Do(ctx, http.MethodPost, path, body, nil)
 	if s.key == networksKey {
 		return a.retryAddressed(ctx, c, path, body, err)
 	}
@@ -130,7 +132,7 @@ func (a *Apps) create(ctx context.Context, c *incus, s section, path string, bod
 // retryAddressed creates a network again with addresses picked here, if Incus
 // did not find any itself. It looks for a subnet in which nobody answers, and
 // there are networks in which somebody answers for every address.
-func (a *Apps) retryAddressed(ctx context.Context, c *incus, path string, body item, err error) error {
+func (a *Apps) retryAddressed(ctx context.Context, c *incus.Client, path string, body item, err error) error {
 	pick := map[string]func() (string, error){"4": a.freeIPv4, "6": randomIPv6}
 	for range len(pick) { // Incus complains of one family at a time
 		family := refusedFamily(err)
@@ -145,7 +147,7 @@ func (a *Apps) retryAddressed(ctx context.Context, c *incus, path string, body i
 		}
 		config[key] = address
 		body["config"] = config
-		err = c.do(ctx, http.MethodPost, path, body, nil)
+		err = c.Do(ctx, http.MethodPost, path, body, nil)
 	}
 	return err
 }
@@ -153,11 +155,11 @@ func (a *Apps) retryAddressed(ctx context.Context, c *incus, path string, body i
 // refusedFamily returns "4" or "6" if err says that Incus found no subnet of
 // that family of addresses, else "".
 func refusedFamily(err error) string {
-	refused, ok := errors.AsType[*refusal](err)
+	refused, ok := errors.AsType[*incus.Refusal](err)
 	if !ok {
 		return ""
 	}
-	_, rest, _ := strings.Cut(refused.text, "unused IPv")
+	_, rest, _ := strings.Cut(refused.Text, "unused IPv")
 	family, _, found := strings.Cut(rest, " subnet")
 	if !found || family != "4" && family != "6" {
 		return ""

@@ -66,16 +66,17 @@ func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Opti
 	updates.agent.Proxy = outward.Through
 	when, where := updates.resources(gate)
 	return Options{
-		Host:    m,
-		Console: screen,
-		Wake:    wake,
-		Tasks:   tasks,
-		News:    news,
-		Also:    []Server{door},
-		Outward: outward,
-		Pages:   pages(m, networks.network),
-		Doctor:  security.seal.Doctor,
-		Updates: updates.agent,
+		Host:     m,
+		Console:  screen,
+		Wake:     wake,
+		Tasks:    tasks,
+		News:     news,
+		Also:     []Server{door},
+		Outward:  outward,
+		Pages:    pages(m, networks.network),
+		Doctor:   security.seal.Doctor,
+		Updates:  updates.agent,
+		ComeBack: updates.comeBack,
 		// The network comes before the pools: addresses arrive while those open.
 		Areas: []Area{
 			restore, taskArea, hosts, kernel, logging, security, networks, outward, fallback,

@@ -69,6 +69,9 @@ type Options struct {
 	Also     []Server         // serve the same API
 	Pages    []console.Page   // what can be looked at on the console
 	Updates  *update.Agent    // looks for updates; nil: nobody does
+	// ComeBack has the machine take its place in a cluster again, once the version
+	// that runs is settled; nil: there is none.
+	ComeBack func(context.Context)
 
 	// Doctor tells whether the next start unlocks the disk; nil: nobody knows.
 	Doctor func(context.Context) (api.SecureBootDoctor, error)

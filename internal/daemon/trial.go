@@ -43,16 +43,21 @@ func (d *Daemon) update(ctx context.Context) {
 		return
 	}
 	d.Updates.Healthy = d.healthy
+	var also sync.WaitGroup
+	defer also.Wait()
+	settled := false
 	if err := d.Updates.Settle(ctx); err != nil && !errors.Is(err, fs.ErrNotExist) && ctx.Err() == nil {
 		slog.ErrorContext(ctx, "Cannot find out what became of the last update", "err", err)
 	} else if ctx.Err() == nil && !d.onTrial(ctx) {
+		settled = true
 		d.endTrial(ctx)
-		var also sync.WaitGroup
-		defer also.Wait()
 		also.Go(func() { d.remember(ctx) })
 	}
 	select {
 	case <-d.up:
+		if settled && d.ComeBack != nil {
+			also.Go(func() { d.ComeBack(ctx) })
+		}
 		d.Updates.Run(ctx)
 	case <-ctx.Done():
 	}

@@ -11,6 +11,7 @@ import (
 	"reflect"
 	"runtime"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/incusos/incusos/api"
@@ -18,6 +19,7 @@ import (
 	"github.com/incusos/incusos/internal/fetch"
 	"github.com/incusos/incusos/internal/repo"
 	"github.com/incusos/incusos/internal/rest"
+	"github.com/incusos/incusos/internal/rolling"
 	"github.com/incusos/incusos/internal/sys"
 	"github.com/incusos/incusos/internal/update"
 )
@@ -41,6 +43,8 @@ type updates struct {
 	machine   func(context.Context) (api.Environment, error)
 	bind      func(ctx context.Context, image io.ReaderAt, size int64) error // root to what a kernel measures
 	agent     *update.Agent
+	member    *rolling.Member
+	queues    atomic.Bool // waits for its turn to restart
 }
 
 func newUpdates(m sys.Host, config document[api.SystemUpdateConfig], provider document[api.SystemProviderConfig], installed func() []string, machine func(context.Context) (api.Environment, error), restart func(context.Context) error, bind func(context.Context, io.ReaderAt, int64) error) *updates {
@@ -54,7 +58,9 @@ func newUpdates(m sys.Host, config document[api.SystemUpdateConfig], provider do
 		Updater:  u.updater,
 		Contents: u.contents,
 		Restart:  restart,
+		Turn:     u.takeTurn,
 	}
+	u.member = newMember(m, u, restart)
 	return u
 }
 
@@ -176,9 +182,9 @@ func (u *updates) check(ctx context.Context, body []byte) error {
 }
 
 // state returns how updates fare.
-func (u *updates) state() (api.SystemUpdateState, error) {
+func (u *updates) state(ctx context.Context) (api.SystemUpdateState, error) {
 	s := u.agent.Status()
-	state := api.SystemUpdateState{LastCheck: s.LastCheck, Status: s.Text, NeedsReboot: s.NeedsReboot}
+	state := api.SystemUpdateState{LastCheck: s.LastCheck, Status: s.Text, NeedsReboot: s.NeedsReboot, Cluster: u.member.State(ctx)}
 	r, err := u.agent.Records.Load()
 	if err != nil {
 		return state, err
@@ -193,8 +199,8 @@ func (u *updates) state() (api.SystemUpdateState, error) {
 // resources returns the two documents as resources, which are areas too.
 func (u *updates) resources(gate *change.Gate) (*managed[api.SystemUpdate, api.SystemUpdateConfig], *managed[api.SystemProvider, api.SystemProviderConfig]) {
 	when := manage("system/update", u.config, onlySaved[api.SystemUpdateConfig]{"update", u.config.get}, gate,
-		func(_ context.Context, c api.SystemUpdateConfig) (api.SystemUpdate, error) {
-			state, err := u.state()
+		func(ctx context.Context, c api.SystemUpdateConfig) (api.SystemUpdate, error) {
+			state, err := u.state(ctx)
 			return api.SystemUpdate{Config: c, State: state}, err
 		})
 	where := manage("system/provider", u.provider, onlySaved[api.SystemProviderConfig]{"provider", u.provider.get}, gate,

@@ -42,6 +42,9 @@ type Agent struct {
 	Contents func(*fetch.Server, repo.Release) (Contents, error)
 	Healthy  func(context.Context) error
 	Restart  func(context.Context) error
+	// Turn has the machine restart into a version once others can do without it, which
+	// it does not wait for; nil: Restart does, at once.
+	Turn func(ctx context.Context, version string) error
 
 	turn sync.Mutex // held while something is done
 
@@ -63,7 +66,8 @@ func (a *Agent) Status() Status {
 	return a.status
 }
 
-func (a *Agent) say(format string, args ...any) {
+// Say has the status say how it is going, in a sentence.
+func (a *Agent) Say(format string, args ...any) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.status.Text = fmt.Sprintf(format, args...)
@@ -90,12 +94,12 @@ func (a *Agent) Settle(ctx context.Context) error {
 	}
 	switch what {
 	case Good:
-		a.say("Version %s was found good", u.Running)
+		a.Say("Version %s was found good", u.Running)
 	case RolledBack:
-		a.say("The last update did not work, and version %s is back: %s", u.Running, a.lastFailure())
+		a.Say("The last update did not work, and version %s is back: %s", u.Running, a.lastFailure())
 	case Restart:
 		a.note(func(s *Status) { s.NeedsReboot = true })
-		a.say("A new version is staged; restart the machine")
+		a.Say("A new version is staged; restart the machine")
 	case Bad:
 		slog.ErrorContext(ctx, "This version is not good; restarting", "version", u.Running)
 		return a.Restart(ctx)
@@ -121,7 +125,7 @@ func (a *Agent) lastFailure() string {
 func (a *Agent) Check(ctx context.Context) error {
 	a.turn.Lock()
 	defer a.turn.Unlock()
-	a.say("Running update check")
+	a.Say("Running update check")
 	err := a.check(ctx)
 	a.note(func(s *Status) {
 		s.LastCheck = time.Now()
@@ -162,7 +166,7 @@ func (a *Agent) check(ctx context.Context) error {
 	}
 	choice := catalog.Choose(m)
 	if choice.Release == nil {
-		a.say("%s%s", choice.Why, unproven(catalog))
+		a.Say("%s%s", choice.Why, unproven(catalog))
 		return nil
 	}
 	return a.stage(ctx, s, from, *choice.Release)
@@ -231,16 +235,23 @@ func (a *Agent) stage(ctx context.Context, s Settings, from *fetch.Server, r rep
 	if err != nil {
 		return err
 	}
-	a.say("Downloading version %s", r.Version)
+	a.Say("Downloading version %s", r.Version)
 	if err := u.Stage(ctx, c); err != nil {
 		return err
 	}
 	a.note(func(st *Status) { st.NeedsReboot = true })
-	a.say("Version %s is staged; restart the machine", r.Version)
+	a.Say("Version %s is staged; restart the machine", r.Version)
 	if s.AutoReboot && Allowed(s.Windows, time.Now()) == 0 {
-		return a.Restart(ctx)
+		return a.restart(ctx, r.Version)
 	}
 	return nil
+}
+
+func (a *Agent) restart(ctx context.Context, version string) error {
+	if a.Turn != nil {
+		return a.Turn(ctx, version)
+	}
+	return a.Restart(ctx)
 }
 
 // retry is how long to wait after a check that failed, so that machines that lost

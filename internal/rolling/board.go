@@ -1,0 +1,214 @@
+package rolling
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/incusos/incusos/api"
+	"github.com/incusos/incusos/internal/incus"
+)
+
+// Keys of the cluster's configuration; Incus keeps what begins with "user." as it is.
+const (
+	boardKey = "user.incusos.rolling"
+	// mostKey is set by an operator: how many members may be away at once.
+	mostKey = "user.incusos.rolling.max_unavailable"
+)
+
+// What Incus says of its members (GET /1.0/cluster/members).
+const (
+	online    = "Online"
+	evacuated = "Evacuated"
+)
+
+// A Board is what the members write down for each other, as JSON in the cluster's
+// configuration. Versions of the system before and after this one read it too: fields
+// are only ever added.
+type Board struct {
+	Turns   []api.RollingTurn `json:"turns,omitempty"`   // members that are at it
+	Waiting []string          `json:"waiting,omitempty"` // members that want to be, in order
+	Paused  string            `json:"paused,omitempty"`  // what failed, and where; "" nothing
+}
+
+// A member is one of the cluster, as Incus knows it.
+type member struct {
+	Name   string `json:"server_name"`
+	Status string `json:"status"`
+}
+
+// A read is what the cluster's configuration said at some time.
+type read struct {
+	name  string // of this member; "" if there is no cluster
+	board Board
+	most  int // members that may be away at once
+	etag  string
+}
+
+// read returns what is written down now.
+func (m *Member) read(ctx context.Context) (*read, error) {
+	var server struct {
+		Config      map[string]string `json:"config"`
+		Environment struct {
+			Clustered bool   `json:"server_clustered"`
+			Name      string `json:"server_name"`
+		} `json:"environment"`
+	}
+	etag, err := m.Incus.Get(ctx, "/1.0", &server)
+	if err != nil {
+		return nil, fmt.Errorf("asking Incus for its cluster: %w", err)
+	}
+	if !server.Environment.Clustered {
+		return &read{}, nil
+	}
+	r := &read{name: server.Environment.Name, etag: etag, most: 1}
+	if text := server.Config[boardKey]; text != "" {
+		if err := json.Unmarshal([]byte(text), &r.board); err != nil {
+			return nil, fmt.Errorf("the cluster's configuration key %s: %w; unset it, and members begin anew", boardKey, err)
+		}
+	}
+	if text := server.Config[mostKey]; text != "" {
+		if r.most, err = strconv.Atoi(text); err != nil || r.most < 1 {
+			return nil, fmt.Errorf("the cluster's configuration key %s is %q; want a number from 1 on", mostKey, text)
+		}
+	}
+	return r, nil
+}
+
+// write puts a board in the place of the one that was read, unless somebody else did.
+func (m *Member) write(ctx context.Context, was *read, b Board) error {
+	if b.same(was.board) {
+		return nil
+	}
+	text, err := b.encode()
+	if err != nil {
+		return err
+	}
+	return m.Incus.Patch(ctx, "/1.0", was.etag, map[string]any{"config": map[string]string{boardKey: text}})
+}
+
+// encode returns "" for an empty board, which unsets the key.
+func (b Board) encode() (string, error) {
+	if len(b.Turns) == 0 && len(b.Waiting) == 0 && b.Paused == "" {
+		return "", nil
+	}
+	text, err := json.Marshal(b)
+	return string(text), err
+}
+
+// change changes the board until the change stands: what two members write at once is
+// lost for one of them, which only shows some time later. To has to change nothing where
+// it is done.
+func (m *Member) change(ctx context.Context, to func(name string, b Board) Board) error {
+	for wrote := false; ; {
+		b, err := m.read(ctx)
+		if err != nil {
+			return err
+		}
+		next := to(b.name, b.board.clone())
+		if wrote && next.same(b.board) {
+			return nil
+		}
+		if err = m.write(ctx, b, next); err != nil && !incus.Changed(err) {
+			return err
+		}
+		wrote = err == nil
+		wait := settles
+		if !wrote {
+			wait = rand.N(settles) //nolint:gosec // not a secret
+		}
+		if err := sleep(ctx, wait); err != nil {
+			return err
+		}
+	}
+}
+
+func (m *Member) members(ctx context.Context) (list []member, err error) {
+	if _, err := m.Incus.Get(ctx, "/1.0/cluster/members?recursion=1", &list); err != nil {
+		return nil, fmt.Errorf("asking Incus for the members of its cluster: %w", err)
+	}
+	return list, nil
+}
+
+// want returns the board once a member wants to restart: with its turn, or with the
+// member among those that wait and why it has to.
+func (b Board) want(name, version string, most int, members []member, now time.Time) (next Board, why string) {
+	next = b.clone()
+	if next.turn(name) != nil {
+		return next, "" // a restart that did not come about
+	}
+	if !slices.Contains(next.Waiting, name) {
+		next.Waiting = append(next.Waiting, name)
+		slices.Sort(next.Waiting)
+	}
+	if why := b.hinders(next.Waiting, name, most, members); why != "" {
+		return next, why
+	}
+	next = next.without(name)
+	next.Turns = append(next.Turns, api.RollingTurn{Member: name, Version: version, Phase: api.RollingBeginning, Since: now.UTC().Truncate(time.Second)})
+	return next, ""
+}
+
+// hinders returns what keeps a member from being the next, "" for nothing.
+func (b Board) hinders(waiting []string, name string, most int, members []member) string {
+	if b.Paused != "" {
+		return "paused by " + b.Paused + "; see to it, and unset " + boardKey + " in the configuration of Incus"
+	}
+	away := make([]string, 0, len(b.Turns))
+	for _, t := range b.Turns {
+		away = append(away, fmt.Sprintf("%s (%s since %s)", t.Member, t.Phase, t.Since.Format(time.RFC3339)))
+	}
+	first := true
+	for _, o := range members {
+		switch {
+		case o.Name == name || b.turn(o.Name) != nil:
+		case o.Status != online:
+			away = append(away, o.Name+" ("+strings.ToLower(o.Status)+")")
+		case o.Name < name && slices.Contains(waiting, o.Name):
+			first = false
+		}
+	}
+	if len(away) >= most {
+		return fmt.Sprintf("at most %d may be away, and there is %s", most, strings.Join(away, ", "))
+	}
+	if !first {
+		return "others come before it: " + strings.Join(waiting[:slices.Index(waiting, name)], ", ")
+	}
+	return ""
+}
+
+// same reports whether two boards say the same.
+func (b Board) same(other Board) bool {
+	one, err := b.encode()
+	two, otherErr := other.encode()
+	return err == nil && otherErr == nil && one == two
+}
+
+// turn returns a member's turn, nil if it has none.
+func (b Board) turn(name string) *api.RollingTurn {
+	i := slices.IndexFunc(b.Turns, func(t api.RollingTurn) bool { return t.Member == name })
+	if i < 0 {
+		return nil
+	}
+	return &b.Turns[i]
+}
+
+// has reports whether a member is on the board.
+func (b Board) has(name string) bool { return b.turn(name) != nil || slices.Contains(b.Waiting, name) }
+
+func (b Board) without(name string) Board {
+	b = b.clone()
+	b.Turns = slices.DeleteFunc(b.Turns, func(t api.RollingTurn) bool { return t.Member == name })
+	b.Waiting = slices.DeleteFunc(b.Waiting, func(w string) bool { return w == name })
+	return b
+}
+
+func (b Board) clone() Board {
+	b.Turns, b.Waiting = slices.Clone(b.Turns), slices.Clone(b.Waiting)
+	return b
+}

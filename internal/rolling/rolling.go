@@ -1,0 +1,291 @@
+// Package rolling has the members of an Incus cluster start anew for a new version one
+// after the other: a member waits for its turn, hands its instances to the others,
+// restarts, takes its instances back and gives the turn away. When one of them fails
+// nobody begins any more. Members agree by what they write into the cluster's own
+// configuration; there is no other server. When a new version is to be started is for
+// package update to say, and package incus speaks to Incus.
+package rolling
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/incusos/incusos/api"
+	"github.com/incusos/incusos/internal/incus"
+	"github.com/incusos/incusos/internal/sys"
+)
+
+const (
+	// file has what this member was at when it restarted.
+	file = "/var/lib/incus-os/rolling.json"
+	// again is how long to wait before asking for a turn once more. With members by
+	// the hundred each asks its own database, and at another time than the others.
+	again = time.Minute
+	// settles is how long a turn has to stand before it counts: Incus compares the
+	// ETag and writes in two steps, so that of two members that wrote at once the
+	// later one has the turn.
+	settles = 10 * time.Second
+	// showTime is how long Incus may take when somebody only wants to know.
+	showTime = 2 * time.Second
+)
+
+// A Member is this machine as a member of a cluster. On a machine that is in none,
+// Restart restarts and all else does nothing.
+type Member struct {
+	Files sys.Dir
+	Incus Incus
+	Power func(context.Context) error // restarts the machine
+	Hold  func() string               // why this machine must not restart now, "" if it may; nil: it may
+	Say   func(format string, args ...any)
+	Now   func() time.Time
+}
+
+// Incus is the Incus of this machine, as package incus reaches it.
+type Incus interface {
+	// Get decodes what is at a path into out, and returns its ETag.
+	Get(ctx context.Context, path string, out any) (etag string, err error)
+	// Patch changes what is at a path; incus.Changed says whether it has another ETag.
+	Patch(ctx context.Context, path, etag string, body any) error
+	// Do sends a request and waits for what it starts.
+	Do(ctx context.Context, method, path string, body, out any) error
+}
+
+// A memory is what a member that restarts is at.
+type memory struct {
+	Version string `json:"version"`
+}
+
+// Restart waits until this member may be away, has Incus move or stop its instances, and
+// restarts the machine. It returns early only with an error or when ctx ends; nothing is
+// changed then but that the cluster knows why.
+func (m *Member) Restart(ctx context.Context, version string) error {
+	for {
+		b, err := m.read(ctx)
+		if err != nil {
+			return err
+		}
+		if b.name == "" {
+			return m.Power(ctx)
+		}
+		begun, why, err := m.try(ctx, b, version)
+		switch {
+		case incus.Changed(err):
+			why = "another member was faster"
+		case err != nil:
+			return err
+		case begun:
+			return m.leave(ctx, b.name, version)
+		}
+		m.Say("Version %s is staged and waits for its turn in the cluster: %s", version, why)
+		if err := sleep(ctx, again/2+rand.N(again)); err != nil { //nolint:gosec // not a secret
+			return err
+		}
+	}
+}
+
+// try asks for the turn, unless this machine must not restart: then others go first.
+func (m *Member) try(ctx context.Context, b *read, version string) (begun bool, why string, err error) {
+	if m.Hold == nil || m.Hold() == "" {
+		return m.ask(ctx, b, version)
+	}
+	return false, m.Hold(), m.write(ctx, b, b.board.without(b.name))
+}
+
+// ask takes the turn if it is this member's, and otherwise says why not.
+func (m *Member) ask(ctx context.Context, b *read, version string) (begun bool, why string, err error) {
+	members, err := m.members(ctx)
+	if err != nil {
+		return false, "", err
+	}
+	next, why := b.board.want(b.name, version, b.most, members, m.Now())
+	if err := m.write(ctx, b, next); err != nil {
+		return false, "", err
+	}
+	if why != "" {
+		return false, why, nil
+	}
+	if err := sleep(ctx, settles); err != nil {
+		return false, "", errors.Join(err, m.giveBack())
+	}
+	b, err = m.read(ctx)
+	if err != nil {
+		return false, "", err
+	}
+	if b.board.turn(b.name) == nil {
+		return false, "another member was faster", nil
+	}
+	return true, "", nil
+}
+
+// leave hands the instances over and restarts the machine. What fails before that is
+// undone, and keeps the others from trying it.
+func (m *Member) leave(ctx context.Context, name, version string) error {
+	m.Say("Handing the instances to the other members of the cluster, for version %s", version)
+	err := m.save(memory{version})
+	if err == nil {
+		err = m.phase(ctx, api.RollingLeaving)
+	}
+	if err == nil {
+		err = m.become(ctx, name, "evacuate")
+	}
+	if err == nil {
+		err = m.phase(ctx, api.RollingRestarting)
+	}
+	if err == nil {
+		err = m.Power(ctx)
+	}
+	if err == nil {
+		return nil
+	}
+	err = fmt.Errorf("leaving the cluster for a restart: %w", err)
+	return errors.Join(err, m.Return(context.WithoutCancel(ctx), func(string) error { return err }))
+}
+
+// Return takes the instances back after a restart and lets the next member begin. When
+// verdict has an error, which is why a version did not stay, nobody begins until a
+// person says so. On a member that was at nothing it does nothing.
+func (m *Member) Return(ctx context.Context, verdict func(version string) error) error {
+	was, err := m.load()
+	if err != nil {
+		return err
+	}
+	b, err := m.read(ctx)
+	if err != nil {
+		return fmt.Errorf("coming back to the cluster: %w", err)
+	}
+	if b.name == "" {
+		return nil
+	}
+	if was == nil {
+		if b.board.has(b.name) { // it was restarted by somebody while it waited
+			return m.change(ctx, func(name string, o Board) Board { return o.without(name) })
+		}
+		return nil
+	}
+	if err := m.phase(ctx, api.RollingReturning); err != nil {
+		return err
+	}
+	bad := errors.Join(verdict(was.Version), m.back(ctx, b.name))
+	if err := m.end(ctx, was.Version, bad); err != nil {
+		return fmt.Errorf("giving the turn away: %w", err)
+	}
+	if err := m.Files.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("forgetting about a turn that is over: %w", err)
+	}
+	return nil
+}
+
+func (m *Member) end(ctx context.Context, version string, bad error) error {
+	return m.change(ctx, func(name string, o Board) Board {
+		o = o.without(name)
+		if bad != nil {
+			o.Paused = fmt.Sprintf("%s: version %s: %v", name, version, bad)
+		}
+		return o
+	})
+}
+
+// back has Incus take the instances back, if it gave them away.
+func (m *Member) back(ctx context.Context, name string) error {
+	members, err := m.members(ctx)
+	if err != nil {
+		return err
+	}
+	for _, o := range members {
+		if o.Name == name && o.Status == evacuated {
+			return m.become(ctx, name, "restore")
+		}
+	}
+	return nil
+}
+
+// State returns what is known of the cluster, nil if there is none or it does not say.
+func (m *Member) State(ctx context.Context) *api.RollingState {
+	ctx, cancel := context.WithTimeout(ctx, showTime)
+	defer cancel()
+	b, err := m.read(ctx)
+	if err != nil {
+		slog.DebugContext(ctx, "Cannot see whose turn it is", "err", err)
+		return nil
+	}
+	if b.name == "" {
+		return nil
+	}
+	return &api.RollingState{Member: b.name, MaxUnavailable: b.most, Turns: b.board.Turns, Waiting: b.board.Waiting, Paused: b.board.Paused}
+}
+
+// become changes the state of this member and waits for it.
+func (m *Member) become(ctx context.Context, name, action string) error {
+	path := "/1.0/cluster/members/" + url.PathEscape(name) + "/state"
+	if err := m.Incus.Do(ctx, http.MethodPost, path, map[string]string{"action": action}, nil); err != nil {
+		return fmt.Errorf("asking Incus to %s this member: %w", action, err)
+	}
+	return nil
+}
+
+// phase writes down how far this member is.
+func (m *Member) phase(ctx context.Context, p api.RollingPhase) error {
+	err := m.change(ctx, func(name string, o Board) Board {
+		if t := o.turn(name); t != nil {
+			t.Phase = p
+		}
+		return o
+	})
+	if err != nil {
+		return fmt.Errorf("telling the cluster of a member that is %s: %w", p, err)
+	}
+	return nil
+}
+
+// giveBack gives away a turn that was not used.
+func (m *Member) giveBack() error {
+	ctx, cancel := context.WithTimeout(context.Background(), again)
+	defer cancel()
+	return m.change(ctx, func(name string, o Board) Board { return o.without(name) })
+}
+
+func (m *Member) save(was memory) error {
+	b, err := json.Marshal(was)
+	if err == nil {
+		err = m.Files.WriteFile(file, append(b, '\n'), 0o600)
+	}
+	if err != nil {
+		return fmt.Errorf("remembering what this member is at: %w", err)
+	}
+	return nil
+}
+
+// load returns what this member was at, nil if nothing.
+func (m *Member) load() (*memory, error) {
+	b, err := m.Files.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil //nolint:nilnil // nothing is an answer
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading what this member was at: %w", err)
+	}
+	was := new(memory)
+	if err := json.Unmarshal(b, was); err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return was, nil
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}
