@@ -61,9 +61,12 @@ func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Opti
 	services := wireServices(m, gate, networks.network, seed, &seedErr)
 	applications := newApps(m, appsDoc, seed, services, first, screen, gate, wake)
 	seedling := newSeedArea(m, seedErr, func() bool { return appsDoc.get().Initialized })
-	tasks, taskArea := newTasks(m, screen, appKinds(appsDoc, applications))
-	updates := newUpdates(m, updateDoc, providerDoc, func() []string { return appsDoc.get().Installed }, hosts.Environment, hosts.Reboot, security.seal.Provide)
-	updates.agent.Proxy = outward.Through
+	updates := newUpdates(m, updateDoc, providerDoc)
+	updates.installed = func() []string { return appsDoc.get().Installed }
+	updates.machine, updates.bind = hosts.Environment, security.seal.Provide
+	updates.agent.Restart, updates.agent.Proxy = hosts.Reboot, outward.Through
+	tasks, taskArea := newTasks(m, screen, slices.Concat(appKinds(appsDoc, applications), updates.kinds()))
+	updates.tasks = tasks
 	when, where := updates.resources(gate)
 	return Options{
 		Host:    m,
@@ -74,7 +77,7 @@ func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Opti
 		Also:    []Server{door},
 		Outward: outward,
 		Pages:   pages(m, networks.network),
-		Doctor:  security.seal.Doctor,
+		Doctor:  updates.doctor(security.seal.Doctor),
 		Updates: updates.agent,
 		// The network comes before the pools: addresses arrive while those open.
 		Areas: []Area{
@@ -97,14 +100,14 @@ func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Opti
 			Tasks:            tasks,
 			Update:           when,
 			Services:         services,
-			Actions:          actions(security.actions(), networks.actions(), updates.actions()),
+			Actions:          actions(security.actions(), networks.actions(), updates.actions(when)),
 			Resources:        func(context.Context) (api.Resources, error) { return resources.Read(m.Files), nil },
 			Audit:            log,
 			Power:            hosts,
 			Trial:            func() *api.Trial { return trial(gate) },
 		},
 		Warnings: func() []string {
-			return slices.Concat(seed.warnings(), seedling.warnings(), securityDoc.get().warnings(), applications.Warnings(), log.Warnings(), door.Warnings(), outward.Warnings())
+			return slices.Concat(seed.warnings(), seedling.warnings(), securityDoc.get().warnings(), applications.Warnings(), log.Warnings(), door.Warnings(), outward.Warnings(), updates.warnings())
 		},
 	}
 }

@@ -3,22 +3,19 @@ package daemon
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
-	"log/slog"
-	"maps"
-	"reflect"
 	"runtime"
-	"slices"
+	"strings"
 	"time"
 
 	"github.com/incusos/incusos/api"
-	"github.com/incusos/incusos/internal/change"
+	"github.com/incusos/incusos/internal/debug"
 	"github.com/incusos/incusos/internal/fetch"
 	"github.com/incusos/incusos/internal/repo"
-	"github.com/incusos/incusos/internal/rest"
 	"github.com/incusos/incusos/internal/sys"
+	"github.com/incusos/incusos/internal/task"
 	"github.com/incusos/incusos/internal/update"
 )
 
@@ -41,10 +38,12 @@ type updates struct {
 	machine   func(context.Context) (api.Environment, error)
 	bind      func(ctx context.Context, image io.ReaderAt, size int64) error // root to what a kernel measures
 	agent     *update.Agent
+	tasks     *task.Manager
+	pending   chan func(context.Context, update.Meter) error // what the next task does
 }
 
-func newUpdates(m sys.Host, config document[api.SystemUpdateConfig], provider document[api.SystemProviderConfig], installed func() []string, machine func(context.Context) (api.Environment, error), restart func(context.Context) error, bind func(context.Context, io.ReaderAt, int64) error) *updates {
-	u := &updates{host: m, config: config, provider: provider, installed: installed, machine: machine, bind: bind}
+func newUpdates(m sys.Host, config document[api.SystemUpdateConfig], provider document[api.SystemProviderConfig]) *updates {
+	u := &updates{host: m, config: config, provider: provider, pending: make(chan func(context.Context, update.Meter) error, 1)}
 	u.agent = &update.Agent{
 		Records:  update.File{Files: m.Files},
 		Settings: u.settings,
@@ -53,7 +52,11 @@ func newUpdates(m sys.Host, config document[api.SystemUpdateConfig], provider do
 		Clock:    u.clock,
 		Updater:  u.updater,
 		Contents: u.contents,
-		Restart:  restart,
+		Repairs:  u.repairs,
+		Medium:   func() (string, func(), error) { return rescueMedium(m) },
+		Boot:     func() string { return bootID(m.Files) },
+		Log:      debug.New(m).FailedStarts,
+		AsTask:   u.asTask,
 	}
 	return u
 }
@@ -65,7 +68,7 @@ func (u *updates) settings() (update.Settings, error) {
 	}
 	c, p := u.config.get(), u.provider.get().Config
 	every, err := c.Frequency()
-	s := update.Settings{Channel: c.Channel, Every: every, AutoReboot: c.AutoReboot, Server: p.ServerURL, Token: string(p.Token)}
+	s := update.Settings{Channel: c.Channel, Every: every, AutoReboot: c.AutoReboot, UrgentFrom: c.UrgentFrom, Paused: c.Paused, Server: p.ServerURL, Token: string(p.Token)}
 	if s.Channel == "" {
 		s.Channel = api.DefaultChannel
 	}
@@ -111,12 +114,18 @@ func (u *updates) clock() repo.Clock {
 	return c
 }
 
-func (u *updates) updater() (*update.Updater, error) {
+// disk returns the disk of the machine, and the version that runs.
+func (u *updates) disk() (update.Disk, string, error) {
 	running, err := u.running()
 	if err != nil {
-		return nil, err
+		return update.Disk{}, "", err
 	}
 	disk, err := update.FindSlots(u.host, running)
+	return disk, running, err
+}
+
+func (u *updates) updater() (*update.Updater, error) {
+	disk, running, err := u.disk()
 	if err != nil {
 		return nil, err
 	}
@@ -129,100 +138,39 @@ func (u *updates) updater() (*update.Updater, error) {
 	}, nil
 }
 
-func (u *updates) contents(from *fetch.Server, r repo.Release) (update.Contents, error) {
-	running, err := u.running()
+func (u *updates) contents(from *fetch.Server, r repo.Release, amount func(done, total uint64)) (update.Contents, error) {
+	disk, _, err := u.disk()
+	return u.fetched(disk, from, r, amount), err
+}
+
+// repairs returns what repairs the slot that has a release.
+func (u *updates) repairs(from *fetch.Server, r repo.Release, amount func(done, total uint64)) (update.Repair, error) {
+	disk, running, err := u.disk()
 	if err != nil {
-		return nil, err
+		return update.Repair{}, err
 	}
-	disk, err := update.FindSlots(u.host, running)
-	if err != nil {
-		return nil, err
+	if r.Version == running {
+		disk.Running, disk.Other = disk.Other, disk.Running
 	}
+	if want := "IncusOS_" + r.Version; disk.Other.Usr.Label != want {
+		return update.Repair{}, fmt.Errorf("partition %s is called %q; want %q: it cannot be repaired, but an update writes it anew", disk.Other.Usr.Path, disk.Other.Usr.Label, want)
+	}
+	return update.Repair{Fetched: u.fetched(disk, from, r, amount), ESP: update.ESP{Host: u.host, Device: disk.ESP.Path}}, nil
+}
+
+func (u *updates) fetched(disk update.Disk, from *fetch.Server, r repo.Release, amount func(done, total uint64)) update.Fetched {
 	return update.Fetched{
-		Download: update.Download{Server: from, Release: r, Tally: new(fetch.Tally)},
+		Download: update.Download{Server: from, Release: r, Tally: new(fetch.Tally), Amount: amount},
 		Files:    u.host.Files, Disk: disk, Architecture: architecture(), Installed: u.installed(),
-	}, nil
-}
-
-func (u *updates) actions() map[string]rest.Action {
-	return map[string]rest.Action{"/1.0/system/update/:check": u.check}
-}
-
-// check is the action that looks for updates now. What takes its time goes on after
-// the answer; what cannot be is said at once.
-func (u *updates) check(ctx context.Context, body []byte) error {
-	var c api.UpdateCheck
-	if len(body) > 0 {
-		if err := json.Unmarshal(body, &c); err != nil {
-			return api.Errorf(api.Invalid, "the request: %v", err)
-		}
 	}
-	s, err := u.settings()
+}
+
+// bootID is the id of this start as the journal writes it (random(4)); "" if that
+// cannot be told.
+func bootID(files sys.Dir) string {
+	b, err := files.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
-		return err
+		return ""
 	}
-	if s.Server == "" {
-		return api.Errorf(api.Conflict, "no repository is set; name one as config.server_url of /1.0/system/provider")
-	}
-	if c.OSOnly {
-		return u.agent.Check(ctx)
-	}
-	go func() {
-		if err := u.agent.Check(context.WithoutCancel(ctx)); err != nil {
-			slog.WarnContext(ctx, "Cannot update", "err", err)
-		}
-	}()
-	return nil
+	return strings.ReplaceAll(strings.TrimSpace(string(b)), "-", "")
 }
-
-// state returns how updates fare.
-func (u *updates) state() (api.SystemUpdateState, error) {
-	s := u.agent.Status()
-	state := api.SystemUpdateState{LastCheck: s.LastCheck, Status: s.Text, NeedsReboot: s.NeedsReboot}
-	r, err := u.agent.Records.Load()
-	if err != nil {
-		return state, err
-	}
-	state.Phase, state.Version = string(r.Phase), r.Version
-	for _, version := range slices.Backward(slices.Sorted(maps.Keys(r.Failed))) {
-		state.Failed = append(state.Failed, api.UpdateFailure{Version: version, Reason: r.Failed[version].Reason})
-	}
-	return state, nil
-}
-
-// resources returns the two documents as resources, which are areas too.
-func (u *updates) resources(gate *change.Gate) (*managed[api.SystemUpdate, api.SystemUpdateConfig], *managed[api.SystemProvider, api.SystemProviderConfig]) {
-	when := manage("system/update", u.config, onlySaved[api.SystemUpdateConfig]{"update", u.config.get}, gate,
-		func(_ context.Context, c api.SystemUpdateConfig) (api.SystemUpdate, error) {
-			state, err := u.state()
-			return api.SystemUpdate{Config: c, State: state}, err
-		})
-	where := manage("system/provider", u.provider, onlySaved[api.SystemProviderConfig]{"provider", u.provider.get}, gate,
-		func(_ context.Context, c api.SystemProviderConfig) (api.SystemProvider, error) {
-			if c.Name == "" {
-				c.Name = "images"
-			}
-			return api.SystemProvider{Config: c}, nil
-		})
-	return when, where
-}
-
-// onlySaved is the area of a document that others look at when they need it.
-type onlySaved[C any] struct {
-	name  string
-	saved func() C
-}
-
-// Name implements Area.
-func (o onlySaved[C]) Name() string { return o.name }
-
-// Plan implements change.Target.
-func (o onlySaved[C]) Plan(_ context.Context, c C) (p api.Plan, err error) {
-	if !reflect.DeepEqual(c, o.saved()) {
-		p.Do("save", "the configuration of "+o.name)
-	}
-	return p, nil
-}
-
-// Apply implements change.Target.
-func (onlySaved[C]) Apply(context.Context, C) error { return nil }

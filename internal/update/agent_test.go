@@ -26,10 +26,18 @@ func (b *bench) agent(running string, s *update.Settings, healthy error) (*updat
 		},
 		Clock:   func() repo.Clock { return repo.Clock{Now: time.Now(), Synchronized: true} },
 		Updater: func() (*update.Updater, error) { u, _ := b.updater(running); return u, nil },
-		Contents: func(from *fetch.Server, r repo.Release) (update.Contents, error) {
+		Contents: func(from *fetch.Server, r repo.Release, amount func(done, total uint64)) (update.Contents, error) {
 			_, c := b.updater(running)
-			c.Server, c.Release = from, r
+			c.Server, c.Release, c.Amount = from, r, amount
 			return c, nil
+		},
+		Repairs: func(from *fetch.Server, r repo.Release, amount func(done, total uint64)) (update.Repair, error) {
+			_, c := b.updater(running)
+			c.Server, c.Release, c.Amount = from, r, amount
+			if r.Version == running {
+				c.Disk.Other, c.Disk.Running = c.Disk.Running, c.Disk.Other
+			}
+			return update.Repair{Fetched: c, ESP: b.esp()}, nil
 		},
 		Healthy: func(context.Context) error { return healthy },
 		Restart: func(context.Context) error { *restarts++; return nil },
@@ -41,7 +49,7 @@ func TestAgentUpdates(t *testing.T) {
 	b := newBench(t)
 	s := &update.Settings{Channel: "stable", Server: b.address, AutoReboot: true}
 	old, restarts := b.agent(from, s, nil)
-	if err := old.Check(t.Context()); err != nil {
+	if err := old.Check(t.Context(), nil); err != nil {
 		t.Fatal(err)
 	}
 	if st := old.Status(); !st.NeedsReboot || *restarts != 1 || st.Text != "Version "+to+" is staged; restart the machine" || st.LastCheck.IsZero() {
@@ -51,7 +59,7 @@ func TestAgentUpdates(t *testing.T) {
 	if err := next.Settle(t.Context()); err != nil || next.Status().Text != "Version "+to+" was found good" {
 		t.Errorf("after the restart: %+v (%v)", next.Status(), err)
 	}
-	if err := next.Check(t.Context()); err != nil || next.Status().Text != "Version "+to+" is the newest in channel \"stable\"" || *restarts != 0 {
+	if err := next.Check(t.Context(), nil); err != nil || next.Status().Text != "Version "+to+" is the newest in channel \"stable\"" || *restarts != 0 {
 		t.Errorf("after the next check: %+v (%v)", next.Status(), err)
 	}
 }
@@ -62,7 +70,7 @@ func TestAgentGoesBack(t *testing.T) {
 	b := newBench(t)
 	s := &update.Settings{Channel: "stable", Server: b.address}
 	old, restarts := b.agent(from, s, nil)
-	if err := old.Check(t.Context()); err != nil || *restarts != 0 {
+	if err := old.Check(t.Context(), nil); err != nil || *restarts != 0 {
 		t.Fatal(err, *restarts)
 	}
 	next, restarts := b.agent(to, s, errors.New("the pool local is not imported"))
@@ -76,7 +84,7 @@ func TestAgentGoesBack(t *testing.T) {
 	if got := old.Status().Text; got != "The last update did not work, and version "+from+" is back: the pool local is not imported" {
 		t.Errorf("it says %q", got)
 	}
-	if err := old.Check(t.Context()); err != nil || old.Status().Text != "Version "+to+" was tried and did not work; it is tried again when asked for" {
+	if err := old.Check(t.Context(), nil); err != nil || old.Status().Text != "Version "+to+" was tried and did not work; it is tried again when asked for" {
 		t.Errorf("after the next check: %+v (%v)", old.Status(), err)
 	}
 }
@@ -122,7 +130,7 @@ func TestAgentSaysWhatIsWrong(t *testing.T) {
 			s := &update.Settings{Channel: "stable", Server: b.address}
 			a, _ := b.agent(from, s, nil)
 			tt.change(a, s)
-			err := a.Check(t.Context())
+			err := a.Check(t.Context(), nil)
 			if err == nil || !strings.Contains(err.Error(), tt.want) || a.Status().Text != "Failed to update: "+err.Error() {
 				t.Errorf("it said %v, want %q; status %q", err, tt.want, a.Status().Text)
 			}

@@ -53,10 +53,13 @@ type bench struct {
 	disks   *systest.DiskTools
 	images  map[string][]byte // file systems by version
 	release repo.Release
+	first   repo.Release // the one that is installed
 	server  *fetch.Server
 	address string
-	root    []byte       // of the repository
-	left    atomic.Int64 // requests that are answered
+	dir     string                         // where the repository is
+	change  func(func(*repo.Author) error) // changes it
+	root    []byte                         // of the repository
+	left    atomic.Int64                   // requests that are answered
 }
 
 func noise(seed byte, blocks int) []byte {
@@ -119,7 +122,13 @@ func (b *bench) publish() {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	b.release, b.root, b.address = contents.Releases[0], contents.Root, web.URL
+	b.first = contents.Releases[1]
+	b.release, b.root, b.address, b.dir = contents.Releases[0], contents.Root, web.URL, dir
+	b.change = func(do func(*repo.Author) error) {
+		if err := publish.Change(b.t.Context(), dir, with, do); err != nil {
+			b.t.Fatal(err)
+		}
+	}
 }
 
 // build writes what a build of a version leaves.

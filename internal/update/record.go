@@ -29,6 +29,8 @@ type Record struct {
 	Version string `json:"version,omitempty"` // the one the phase is about
 	Reason  string `json:"reason,omitempty"`  // why the last try was not good, as far as it could say
 
+	StagedBy string `json:"staged_by,omitempty"` // id of the start in which it was staged; those after it try the version
+
 	Blessed string             `json:"blessed,omitempty"` // highest version ever found good
 	Failed  map[string]Failure `json:"failed,omitempty"`  // by version
 
@@ -42,7 +44,8 @@ type Record struct {
 
 // A Failure is a version that did not work. It is not tried again by itself.
 type Failure struct {
-	Reason string `json:"reason"`
+	Reason string   `json:"reason"`
+	Log    []string `json:"log,omitempty"` // the last that its starts wrote, a line each; of the newest failure alone
 }
 
 // clone returns a record that can be changed.

@@ -31,7 +31,7 @@ func (u *Updater) Settle(ctx context.Context, healthy func(context.Context) erro
 	if err != nil {
 		return Nothing, err
 	}
-	if ok && running.Counted && r.Version != u.Running {
+	if _, left := r.Failed[u.Running]; ok && running.Counted && r.Version != u.Running && !left {
 		// It was staged, and before its entry was removed for a newer one the
 		// power failed. Whatever the record says, it is being tried.
 		r.Phase, r.Version, r.Reason = Staged, u.Running, ""

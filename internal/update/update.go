@@ -16,7 +16,11 @@
 //	image.go    making one image of what is there and what is fetched
 //	contents.go a release, written to this disk as it is fetched
 //	windows.go  when updates may be made
-//	agent.go    looks for updates, and does all of the above
+//	agent.go    does all of the above when it is time to, and says how it goes
+//	check.go    looks for an update, and has it staged
+//	back.go     goes back when somebody asks, and forgives
+//	repair.go   brings what is damaged back to what was released
+//	turn.go     one thing at a time
 //
 // What may be installed is said by package repo, and fetched by package fetch; which
 // blocks are missing, by package verity. Package daemon decides when, and whether a
@@ -42,6 +46,8 @@ type Loader interface {
 	Remove(Entry) error
 	// Bless makes an entry one that counts no tries.
 	Bless(Entry) error
+	// Shelve makes an entry one that is started only if there is no other.
+	Shelve(Entry) error
 }
 
 // An Entry is a version that the boot loader can start.
