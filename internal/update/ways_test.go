@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -214,15 +215,22 @@ func TestPause(t *testing.T) {
 		t.Errorf("while paused: %v", err)
 	}
 	s.Paused = false
+	var paused atomic.Bool // it is asked for while somebody changes it
+	a.Settings = func() (update.Settings, error) {
+		now := *s
+		now.Paused = paused.Load()
+		return now, nil
+	}
 	inner := a.Contents
 	a.Contents = func(server *fetch.Server, r repo.Release, amount func(done, total uint64)) (update.Contents, error) {
 		c, err := inner(server, r, amount)
-		return pausing{c, s}, err
+		return pausing{c, &paused}, err
 	}
 	if err := a.Check(t.Context(), nil); !errors.Is(err, update.ErrPaused) {
 		t.Errorf("paused on the way: %v", err)
 	}
-	s.Paused, a.Contents = false, inner
+	paused.Store(false)
+	a.Contents = inner
 	if err := a.Check(t.Context(), nil); err != nil || !a.Status().NeedsReboot {
 		t.Errorf("resumed: %+v (%v)", a.Status(), err)
 	}
@@ -231,11 +239,11 @@ func TestPause(t *testing.T) {
 // pausing is a release during which somebody pauses updates.
 type pausing struct {
 	update.Contents
-	s *update.Settings
+	paused *atomic.Bool
 }
 
 func (p pausing) Kernel(ctx context.Context) ([]byte, error) {
-	p.s.Paused = true
+	p.paused.Store(true)
 	<-ctx.Done()
 	return nil, ctx.Err()
 }
