@@ -175,6 +175,9 @@ func (u *updates) doctor(of func(context.Context) (api.SecureBootDoctor, error))
 		}
 		state, err := u.state()
 		for _, f := range state.Failed {
+			if f.Reason == update.Asked {
+				continue
+			}
 			d.Findings = append(d.Findings, api.DoctorFinding{
 				What: "version " + f.Version + " did not work: " + f.Reason,
 				Do:   "See what its starts wrote with `incusos os update show`. It is tried again after `incusos os update forgive " + f.Version + "`.",

@@ -55,7 +55,7 @@ func updateRows(doc api.SystemUpdate) [][]string {
 	}
 	rows = append(rows, []string{"needs a restart", yes(s.NeedsReboot)})
 	for _, f := range s.Failed {
-		rows = append(rows, []string{"did not work: " + f.Version, f.Reason})
+		rows = append(rows, []string{"not tried again: " + f.Version, f.Reason})
 	}
 	return rows
 }

@@ -152,7 +152,7 @@ func (a *Agent) remember() {
 	}
 	newest, problem := "", ""
 	for version, f := range r.Failed {
-		if version > newest {
+		if version > newest && f.Reason != Asked {
 			newest, problem = version, fmt.Sprintf("version %s did not work: %s", version, f.Reason)
 		}
 	}

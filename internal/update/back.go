@@ -9,8 +9,8 @@ import (
 // ErrNothing reports that there is nothing to do what was asked for with.
 var ErrNothing = errors.New("this machine has no version to go back to")
 
-// asked is why a version is not tried again that somebody left.
-const asked = "somebody asked to go back from it"
+// Asked is why a version is not tried again that somebody left. It is no fault of it.
+const Asked = "somebody asked to go back from it"
 
 // GoBack has the boot loader start the version of the other slot from now on,
 // which it returns, and not the one that runs. Two steps, in an order that leaves a
@@ -41,7 +41,7 @@ func (u *Updater) GoBack() (version string, err error) {
 		return "", ErrNothing
 	}
 	r = r.clone()
-	r.Failed[u.Running] = Failure{Reason: asked}
+	r.Failed[u.Running] = Failure{Reason: Asked}
 	if r.Version == u.Running { // it was being tried, which is over
 		r.Phase, r.Version, r.Reason = Idle, "", ""
 	}
