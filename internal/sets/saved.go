@@ -163,6 +163,9 @@ func (s Saved) Refuses(system string, set Set) Saved {
 		for name, version := range set {
 			sys.Refused[name] = version
 			delete(sys.Next, name)
+			if sys.Before[name] == version { // it ran, and did not come up
+				delete(sys.Before, name)
+			}
 		}
 		systems[system] = sys
 	})

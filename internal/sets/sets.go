@@ -60,9 +60,19 @@ func (s *Sets) Of(system string) (System, error) {
 }
 
 // Stage writes down what a version of the system will run with that is to be put
-// into the slot beside the one that runs; see Saved.Staged.
+// into the slot beside the one that runs; see Saved.Staged. If nobody has written
+// down yet what the one that runs has, that is what is active.
 func (s *Sets) Stage(running, version string, set Set) error {
-	return s.change(func(all Saved) Saved { return all.Staged(running, version, set) })
+	active, err := Active(s.files)
+	if err != nil {
+		return err
+	}
+	return s.change(func(all Saved) Saved {
+		if all.Systems[running].Now == nil {
+			all = all.Runs(running, active)
+		}
+		return all.Staged(running, version, set)
+	})
 }
 
 // Coming writes down what is to be stored for a version of the system; see

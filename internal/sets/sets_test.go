@@ -86,6 +86,18 @@ func TestImagesStayWhileASlotNeedsThem(t *testing.T) {
 	}
 }
 
+// A version of which nothing was written down goes back to what it ran with.
+func TestStagingWritesDownWhatRuns(t *testing.T) {
+	files := newFiles(t)
+	put(t, files, sets.Path("incus", one))
+	must(t, sets.Activate(files, "incus", one))
+	s := sets.Open(files)
+	must(t, s.Stage(one, two, sets.Set{"incus": two}))
+	if of, err := s.Of(one); err != nil || of.Now["incus"] != one {
+		t.Errorf("the version that runs has %+v (%v), want what is active", of, err)
+	}
+}
+
 // What nobody ever wrote down is somebody's own, and stays.
 func TestStrangeImagesStay(t *testing.T) {
 	files := newFiles(t)
@@ -162,6 +174,7 @@ func TestActiveImageStays(t *testing.T) {
 	must(t, sets.Activate(files, "incus", one))
 	s := sets.Open(files)
 	must(t, s.Runs(one, sets.Set{"incus": one}))
+	must(t, s.Runs(two, sets.Set{"incus": two}))
 	must(t, s.Stage(two, three, sets.Set{"incus": three}))
 	must(t, s.Prune())
 	if !files.Exists(sets.Path("incus", one)) {
