@@ -11,6 +11,8 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+
+	"github.com/incusos/incusos/internal/sets"
 )
 
 // zfsPool is the pool that the storage area makes, and zfsShown where the
@@ -56,7 +58,7 @@ func (a *Apps) setUp(ctx context.Context, c *incus) error {
 	}
 	return a.update(func(s *Saved) {
 		s.Initialized, s.Preseeded = true, nil
-		s.Version = versionOf(s.Populated[incusName])
+		s.Version = sets.VersionOf(s.Populated[incusName])
 	})
 }
 

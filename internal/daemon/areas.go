@@ -14,6 +14,7 @@ import (
 	"github.com/incusos/incusos/internal/listener"
 	"github.com/incusos/incusos/internal/resources"
 	"github.com/incusos/incusos/internal/rest"
+	"github.com/incusos/incusos/internal/sets"
 	"github.com/incusos/incusos/internal/storage"
 	"github.com/incusos/incusos/internal/store"
 	"github.com/incusos/incusos/internal/sys"
@@ -59,10 +60,10 @@ func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Opti
 	security := wireSecurity(m, securityDoc, gate)
 	stores := storage.New(m)
 	services := wireServices(m, gate, networks.network, seed, &seedErr)
-	applications := newApps(m, appsDoc, seed, services, first, screen, gate, wake)
+	belongs := sets.Open(m.Files)
+	applications := newApps(m, appsDoc, belongs, seed, services, first, screen, gate, wake)
 	seedling := newSeedArea(m, seedErr, func() bool { return appsDoc.get().Initialized })
-	updates := newUpdates(m, updateDoc, providerDoc)
-	updates.installed = func() []string { return appsDoc.get().Installed }
+	updates := newUpdates(m, updateDoc, providerDoc, installed{appsDoc, applications, belongs})
 	updates.machine, updates.bind = hosts.Environment, security.seal.Provide
 	updates.agent.Restart, updates.agent.Proxy = hosts.Reboot, outward.Through
 	tasks, taskArea := newTasks(m, screen, slices.Concat(appKinds(appsDoc, applications), updates.kinds()))

@@ -120,7 +120,7 @@ func (u *updates) check(ctx context.Context, c api.UpdateCheck) error {
 	case s.Server == "" && rescueDevice(u.host.Files) == "":
 		return noRepository()
 	case c.OSOnly:
-		return refusal(u.agent.Check(ctx, nil))
+		return refusal(u.agent.CheckSystem(ctx))
 	}
 	_, err = u.tasks.Start(checkTask, "look for an update", nil)
 	return err

@@ -31,19 +31,19 @@ const (
 // updates are when and from where updates are made, as resources, and the agent
 // that makes them.
 type updates struct {
-	host      sys.Host
-	config    document[api.SystemUpdateConfig]
-	provider  document[api.SystemProviderConfig]
-	installed func() []string // applications
-	machine   func(context.Context) (api.Environment, error)
-	bind      func(ctx context.Context, image io.ReaderAt, size int64) error // root to what a kernel measures
-	agent     *update.Agent
-	tasks     *task.Manager
-	pending   chan func(context.Context, update.Meter) error // what the next task does
+	host     sys.Host
+	config   document[api.SystemUpdateConfig]
+	provider document[api.SystemProviderConfig]
+	apps     installed
+	machine  func(context.Context) (api.Environment, error)
+	bind     func(ctx context.Context, image io.ReaderAt, size int64) error // root to what a kernel measures
+	agent    *update.Agent
+	tasks    *task.Manager
+	pending  chan func(context.Context, update.Meter) error // what the next task does
 }
 
-func newUpdates(m sys.Host, config document[api.SystemUpdateConfig], provider document[api.SystemProviderConfig]) *updates {
-	u := &updates{host: m, config: config, provider: provider, pending: make(chan func(context.Context, update.Meter) error, 1)}
+func newUpdates(m sys.Host, config document[api.SystemUpdateConfig], provider document[api.SystemProviderConfig], apps installed) *updates {
+	u := &updates{host: m, config: config, provider: provider, apps: apps, pending: make(chan func(context.Context, update.Meter) error, 1)}
 	u.agent = &update.Agent{
 		Records:  update.File{Files: m.Files},
 		Settings: u.settings,
@@ -57,6 +57,11 @@ func newUpdates(m sys.Host, config document[api.SystemUpdateConfig], provider do
 		Boot:     func() string { return bootID(m.Files) },
 		Log:      debug.New(m).FailedStarts,
 		AsTask:   u.asTask,
+		Applications: update.Applications{
+			Wish:   u.wish,
+			Coming: apps.sets.Coming,
+			Adopt:  apps.apps.Adopt,
+		},
 	}
 	return u
 }
@@ -124,6 +129,14 @@ func (u *updates) disk() (update.Disk, string, error) {
 	return disk, running, err
 }
 
+func (u *updates) wish() (update.Wish, error) {
+	running, err := u.running()
+	if err != nil {
+		return update.Wish{}, err
+	}
+	return u.apps.wish(running)
+}
+
 func (u *updates) updater() (*update.Updater, error) {
 	disk, running, err := u.disk()
 	if err != nil {
@@ -134,13 +147,17 @@ func (u *updates) updater() (*update.Updater, error) {
 		Loader:  update.ESP{Host: u.host, Device: disk.ESP.Path},
 		Slots:   disk,
 		Records: u.agent.Records,
+		Sets:    u.apps.sets,
 		Bind:    func(ctx context.Context, uki []byte) error { return u.bind(ctx, bytes.NewReader(uki), int64(len(uki))) },
 	}, nil
 }
 
 func (u *updates) contents(from *fetch.Server, r repo.Release, amount func(done, total uint64)) (update.Contents, error) {
-	disk, _, err := u.disk()
-	return u.fetched(disk, from, r, amount), err
+	disk, running, err := u.disk()
+	if err != nil {
+		return nil, err
+	}
+	return u.fetched(disk, from, r, running, amount)
 }
 
 // repairs returns what repairs the slot that has a release.
@@ -155,14 +172,18 @@ func (u *updates) repairs(from *fetch.Server, r repo.Release, amount func(done, 
 	if want := "IncusOS_" + r.Version; disk.Other.Usr.Label != want {
 		return update.Repair{}, fmt.Errorf("partition %s is called %q; want %q: it cannot be repaired, but an update writes it anew", disk.Other.Usr.Path, disk.Other.Usr.Label, want)
 	}
-	return update.Repair{Fetched: u.fetched(disk, from, r, amount), ESP: update.ESP{Host: u.host, Device: disk.ESP.Path}}, nil
+	fetched, err := u.fetched(disk, from, r, r.Version, amount)
+	return update.Repair{Fetched: fetched, ESP: update.ESP{Host: u.host, Device: disk.ESP.Path}}, err
 }
 
-func (u *updates) fetched(disk update.Disk, from *fetch.Server, r repo.Release, amount func(done, total uint64)) update.Fetched {
+// fetched returns a release with the applications that a version of the system would
+// take from it.
+func (u *updates) fetched(disk update.Disk, from *fetch.Server, r repo.Release, system string, amount func(done, total uint64)) (update.Fetched, error) {
+	wish, err := u.apps.wish(system)
 	return update.Fetched{
 		Download: update.Download{Server: from, Release: r, Tally: new(fetch.Tally), Amount: amount},
-		Files:    u.host.Files, Disk: disk, Architecture: architecture(), Installed: u.installed(),
-	}
+		Files:    u.host.Files, Disk: disk, Architecture: architecture(), Wish: wish,
+	}, err
 }
 
 // bootID is the id of this start as the journal writes it (random(4)); "" if that

@@ -19,8 +19,10 @@ import (
 	"time"
 
 	"github.com/incusos/incusos/api"
+	"github.com/incusos/incusos/internal/apps"
 	"github.com/incusos/incusos/internal/publish"
 	"github.com/incusos/incusos/internal/repo"
+	"github.com/incusos/incusos/internal/sets"
 	"github.com/incusos/incusos/internal/sys"
 	"github.com/incusos/incusos/internal/sys/systest"
 	"github.com/incusos/incusos/internal/task"
@@ -129,10 +131,11 @@ func slotted(t *testing.T, s *site) (u *updates, running *atomic.Value, restarts
 
 	config, provider := load[api.SystemUpdateConfig](rig.Host.Files, "update"), load[api.SystemProviderConfig](rig.Host.Files, "provider")
 	must(t, provider.saved.Set(api.SystemProviderConfig{Config: api.ProviderSettings{ServerURL: s.address, Root: string(s.root)}}))
-	u = newUpdates(rig.Host, config, provider)
+	appsDoc, belongs := load[apps.Saved](rig.Host.Files, "applications"), sets.Open(rig.Host.Files)
+	must(t, appsDoc.saved.Set(apps.Saved{Installed: []string{"incus"}}))
+	u = newUpdates(rig.Host, config, provider, installed{appsDoc, apps.New(rig.Host, appsDoc.saved, apps.Options{Sets: belongs}), belongs})
 	running, restarts = new(atomic.Value), new(atomic.Int64)
 	running.Store(older)
-	u.installed = func() []string { return []string{"incus"} }
 	u.machine = func(context.Context) (api.Environment, error) {
 		version, _ := running.Load().(string)
 		return api.Environment{OSVersion: version, MachineID: "a machine"}, nil

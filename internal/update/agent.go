@@ -72,6 +72,8 @@ type Agent struct {
 	// has ended. Nil: it is done without.
 	AsTask func(ctx context.Context, description string, do func(context.Context, Meter) error) error
 
+	Applications Applications
+
 	turn turn
 
 	mu     sync.Mutex // guards status

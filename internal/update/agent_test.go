@@ -11,6 +11,7 @@ import (
 
 	"github.com/incusos/incusos/internal/fetch"
 	"github.com/incusos/incusos/internal/repo"
+	"github.com/incusos/incusos/internal/sets"
 	"github.com/incusos/incusos/internal/update"
 )
 
@@ -24,24 +25,41 @@ func (b *bench) agent(running string, s *update.Settings, healthy error) (*updat
 		Machine: func() (repo.Machine, error) {
 			return repo.Machine{ID: "a machine", Architecture: "x86_64", Running: running}, nil
 		},
-		Clock:   func() repo.Clock { return repo.Clock{Now: time.Now(), Synchronized: true} },
-		Updater: func() (*update.Updater, error) { u, _ := b.updater(running); return u, nil },
-		Contents: func(from *fetch.Server, r repo.Release, amount func(done, total uint64)) (update.Contents, error) {
-			_, c := b.updater(running)
-			c.Server, c.Release, c.Amount = from, r, amount
-			return c, nil
-		},
+		Clock:    func() repo.Clock { return repo.Clock{Now: time.Now(), Synchronized: true} },
+		Updater:  func() (*update.Updater, error) { u, _ := b.updater(running); return u, nil },
+		Contents: b.contents(running),
 		Repairs: func(from *fetch.Server, r repo.Release, amount func(done, total uint64)) (update.Repair, error) {
 			_, c := b.updater(running)
 			c.Server, c.Release, c.Amount = from, r, amount
+			var err error
+			if c.Wish.Runs, err = sets.Open(b.Host.Files).Of(r.Version); err != nil {
+				return update.Repair{}, err
+			}
 			if r.Version == running {
 				c.Disk.Other, c.Disk.Running = c.Disk.Running, c.Disk.Other
 			}
 			return update.Repair{Fetched: c, ESP: b.esp()}, nil
 		},
+		Applications: update.Applications{
+			Wish: func() (update.Wish, error) {
+				runs, err := sets.Open(b.Host.Files).Of(running)
+				return update.Wish{Installed: []string{"incus"}, Runs: runs}, err
+			},
+			Coming: func(running string, next sets.Set) error { return sets.Open(b.Host.Files).Coming(running, next) },
+			Adopt:  func(context.Context, sets.Set) error { return errors.New("nobody asked for other applications") },
+		},
 		Healthy: func(context.Context) error { return healthy },
 		Restart: func(context.Context) error { *restarts++; return nil },
 	}, restarts
+}
+
+// contents returns releases to be written to the machine while a version runs.
+func (b *bench) contents(running string) func(*fetch.Server, repo.Release, func(done, total uint64)) (update.Contents, error) {
+	return func(from *fetch.Server, r repo.Release, amount func(done, total uint64)) (update.Contents, error) {
+		_, c := b.updater(running)
+		c.Server, c.Release, c.Amount = from, r, amount
+		return c, nil
+	}
 }
 
 // The whole life of an update, from a check to the next check.

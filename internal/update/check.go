@@ -21,6 +21,7 @@ var ErrPaused = errors.New("updates are paused; resume them first")
 type look struct {
 	settings Settings
 	person   bool  // somebody asked, so that windows do not matter
+	system   bool  // for the system, and not for applications alone
 	meter    Meter // of the task that this is; nil: it is none
 }
 
@@ -28,6 +29,12 @@ type look struct {
 // waiting for a window. What is wrong is in the status too. Meter may be nil.
 func (a *Agent) Check(ctx context.Context, meter Meter) error {
 	return a.checks(ctx, look{person: true, meter: meter}, a.check)
+}
+
+// CheckSystem is Check without a meter, and leaves the applications alone that go with
+// the version that runs.
+func (a *Agent) CheckSystem(ctx context.Context) error {
+	return a.checks(ctx, look{person: true, system: true}, a.check)
 }
 
 // Look looks for an update because it is time to.
@@ -108,7 +115,7 @@ func (a *Agent) checkAt(ctx context.Context, l look, server string) error {
 	choice := catalog.Choose(m)
 	if choice.Release == nil {
 		a.say("%s%s", choice.Why, unproven(catalog))
-		return nil
+		return a.applications(ctx, l, from, catalog, m)
 	}
 	r := *choice.Release
 	if !l.person && !l.settings.urgent(r) && Allowed(l.settings.Windows, time.Now()) > 0 {

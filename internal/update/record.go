@@ -34,10 +34,6 @@ type Record struct {
 	Blessed string             `json:"blessed,omitempty"` // highest version ever found good
 	Failed  map[string]Failure `json:"failed,omitempty"`  // by version
 
-	// Sets has the applications that belong to each version of the system: a
-	// version that comes back runs with those it had.
-	Sets map[string]map[string]string `json:"sets,omitempty"`
-
 	Source  string       `json:"source,omitempty"` // which root that an operator gave the next is of; "" is that of the image
 	Trusted repo.Trusted `json:"trusted"`          // metadata of the repository
 }
@@ -50,12 +46,9 @@ type Failure struct {
 
 // clone returns a record that can be changed.
 func (r Record) clone() Record {
-	r.Failed, r.Sets = maps.Clone(r.Failed), maps.Clone(r.Sets)
+	r.Failed = maps.Clone(r.Failed)
 	if r.Failed == nil {
 		r.Failed = make(map[string]Failure)
-	}
-	if r.Sets == nil {
-		r.Sets = make(map[string]map[string]string)
 	}
 	return r
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/incusos/incusos/internal/fetch"
 	"github.com/incusos/incusos/internal/repo"
+	"github.com/incusos/incusos/internal/sets"
 	"github.com/incusos/incusos/internal/verity"
 )
 
@@ -134,7 +135,10 @@ func (r Repair) signed(ctx context.Context, partition string) (bool, error) {
 
 // applications repairs the images that belong to the version.
 func (r Repair) applications(ctx context.Context, m Meter) (found []string, err error) {
-	for name := range r.Applications() {
+	for name, version := range r.Applications() {
+		if version != r.Version() {
+			continue // another release has it
+		}
 		image, err := r.one(repo.KindApp, name)
 		if err != nil {
 			return found, err
@@ -142,7 +146,7 @@ func (r Repair) applications(ctx context.Context, m Meter) (found []string, err 
 		if err := m.Phase("checking application " + name); err != nil {
 			return found, err
 		}
-		final := path.Join(storeDir, r.Version(), name+".raw")
+		final := sets.Path(name, version)
 		if sum, err := r.sum(final, image.Length); err == nil && sum == image.SHA256 {
 			continue
 		}
@@ -160,7 +164,7 @@ func (r Repair) rewrite(ctx context.Context, image repo.File, final string) erro
 	if err := r.Files.MkdirAll(path.Dir(final), 0o700); err != nil {
 		return err
 	}
-	part := final + ".part"
+	part := final + sets.Part
 	out, err := os.OpenFile(r.Files.Path(part), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return err
