@@ -26,6 +26,7 @@ const layers = `
 	internal/sys/systest
 	internal/verity internal/repo internal/incus
 	internal/store internal/change internal/task internal/audit internal/fetch
+	internal/sets
 	internal/host internal/network internal/storage internal/seal internal/update internal/apps internal/service internal/backup internal/debug internal/listener internal/proxy internal/resources internal/rolling
 	internal/seed internal/install internal/rest internal/console internal/metrics
 	internal/daemon internal/early internal/provision internal/publish internal/media internal/vm internal/keys internal/image internal/osctl

@@ -20,6 +20,8 @@ type SystemUpdateConfig struct {
 	Channel            string                    `json:"channel"`                       // such as "stable", which "" is
 	CheckFrequency     string                    `json:"check_frequency"`               // how often to look, such as "6h", which "" is; "never"
 	MaintenanceWindows []UpdateMaintenanceWindow `json:"maintenance_windows,omitempty"` // updates are made in one of these; none: always
+	UrgentFrom         string                    `json:"urgent_from,omitempty"`         // ours: "low", "medium", "high" or "critical": releases that are so severe or more wait for no window; "": all wait
+	Paused             bool                      `json:"paused,omitempty"`              // ours: nothing is looked for, fetched or restarted into until this is taken back
 }
 
 // An UpdateMaintenanceWindow is a time of each day, or from a day of the week to
@@ -40,14 +42,33 @@ type SystemUpdateState struct {
 	NeedsReboot bool            `json:"needs_reboot"`      // a version waits for a restart
 	Phase       string          `json:"phase,omitempty"`   // "fetching", "staged" or "trying"; "" is none
 	Version     string          `json:"version,omitempty"` // the one that the phase is about
+	Progress    UpdateProgress  `json:"progress,omitzero"` // of what is being fetched
 	Failed      []UpdateFailure `json:"failed,omitempty"`  // versions that were tried and did not work, the newest first
 	Cluster     *RollingState   `json:"cluster,omitempty"` // whose turn it is to restart; null: the machine is in no cluster, or Incus does not answer
 }
 
+// An UpdateProgress is how much of an image was fetched, in bytes. What the machine has
+// already is no part of it.
+type UpdateProgress struct {
+	Done  uint64 `json:"done"`
+	Total uint64 `json:"total"`
+}
+
 // An UpdateFailure is a version that did not work. It is not tried again.
 type UpdateFailure struct {
-	Version string `json:"version"`
-	Reason  string `json:"reason"`
+	Version string   `json:"version"`
+	Reason  string   `json:"reason"`
+	Log     []string `json:"log,omitempty"` // the end of what its starts wrote, a line each; of the newest failure alone
+}
+
+// An UpdateForgive is what /os/1.0/system/update/:forgive takes.
+type UpdateForgive struct {
+	Version string `json:"version,omitempty"` // "": all that did not work
+}
+
+// An UpdateRollback is what /os/1.0/system/update/:rollback takes.
+type UpdateRollback struct {
+	Reboot bool `json:"reboot,omitempty"` // restart at once; otherwise it counts from the next restart on
 }
 
 // SystemProvider is the document of /os/1.0/system/provider.
@@ -99,6 +120,9 @@ func (c SystemUpdateConfig) Validate() error {
 	}
 	if every, err := c.Frequency(); err != nil || every < 0 || every > 0 && every < time.Minute {
 		return Fieldf("check_frequency", "%q is no frequency; want a time of a minute at least, such as \"6h\", or \"never\"", c.CheckFrequency)
+	}
+	if err := oneOf("urgent_from", c.UrgentFrom, "", "low", "medium", "high", "critical"); err != nil {
+		return err
 	}
 	for i, w := range c.MaintenanceWindows {
 		if field, reason := w.validate(); field != "" {

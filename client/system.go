@@ -125,6 +125,32 @@ func (c *Client) RemovePIN(ctx context.Context) error {
 	return c.post(ctx, system+"/security/:remove-pin", nil)
 }
 
+// ForgiveUpdate lets a version be tried again that did not work.
+func (c *Client) ForgiveUpdate(ctx context.Context, forgive api.UpdateForgive) error {
+	return c.post(ctx, system+"/update/:forgive", forgive)
+}
+
+// PauseUpdates stops what is being fetched, until updates are resumed.
+func (c *Client) PauseUpdates(ctx context.Context) error {
+	return c.post(ctx, system+"/update/:pause", nil)
+}
+
+// ResumeUpdates goes on with updates.
+func (c *Client) ResumeUpdates(ctx context.Context) error {
+	return c.post(ctx, system+"/update/:resume", nil)
+}
+
+// RepairUpdate starts a task that mends what is damaged of the versions on the
+// machine.
+func (c *Client) RepairUpdate(ctx context.Context) error {
+	return c.post(ctx, system+"/update/:repair", nil)
+}
+
+// RollBack goes back to the version before.
+func (c *Client) RollBack(ctx context.Context, rollback api.UpdateRollback) error {
+	return c.post(ctx, system+"/update/:rollback", rollback)
+}
+
 // CheckUpdates looks for updates now.
 func (c *Client) CheckUpdates(ctx context.Context, check api.UpdateCheck) error {
 	return c.post(ctx, system+"/update/:check", check)

@@ -25,7 +25,7 @@ func osCommand() *cobra.Command {
 	o := &osFlags{}
 	c := group("os", "Look at a machine and change it, over its API.",
 		osShowCommand(o), osInfoCommand(o),
-		osSystemCommand(o), osApplicationsCommand(o), osServicesCommand(o), osTasksCommand(o),
+		osSystemCommand(o), osApplicationsCommand(o), osServicesCommand(o), osTasksCommand(o), osUpdateCommand(o),
 		osLogCommand(o), osReportCommand(o), osMetricsCommand(o), osAuditCommand(o), osDoctorCommand(o),
 		osBackupCommand(o), osRestoreCommand(o), osResetCommand(o), osBundleCommand(o),
 		osPowerCommand(o, "reboot", "Restart the machine.", (*client.Client).Reboot),

@@ -64,7 +64,7 @@ func (o *osFlags) actions(name string) []*cobra.Command {
 	case "storage":
 		return o.storageCommands()
 	case "update":
-		return []*cobra.Command{o.checkCommand()}
+		return []*cobra.Command{o.checkCommand("system update")}
 	}
 	return nil
 }
@@ -76,9 +76,11 @@ func (o *osFlags) actCommand(name, verb, short string, act func(*client.Client, 
 	return c
 }
 
-func (o *osFlags) checkCommand() *cobra.Command {
-	c := &cobra.Command{Use: "check", Short: "Look for updates now.", Example: "  incusos os system update check --wait", Args: operands()}
-	only := c.Flags().Bool("os-only", false, "leave the applications alone")
+// checkCommand is there twice: below the configuration, as clients of Incus have it,
+// and with what else can be done about updates.
+func (o *osFlags) checkCommand(below string) *cobra.Command {
+	c := &cobra.Command{Use: "check", Short: "Look for updates now.", Example: "  incusos os " + below + " check --wait", Args: operands()}
+	only := c.Flags().Bool("os-only", false, "wait until that has ended, and end with status 1 if it did not work")
 	c.RunE = o.run("look for updates", o.waits(c, func(ctx context.Context, m *client.Client, _ osctl.Printer, _ []string) error {
 		return m.CheckUpdates(ctx, api.UpdateCheck{OSOnly: *only})
 	}))

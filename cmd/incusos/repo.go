@@ -200,6 +200,7 @@ func changeCommand(c *cobra.Command, what string, names []string, do func(ctx co
 
 func repoPublishCommand() *cobra.Command {
 	var image, changelog string
+	var applications []string
 	t := publish.Terms{}
 	c := changeCommand(&cobra.Command{
 		Use:   "publish --image DIR REPO",
@@ -209,13 +210,22 @@ func repoPublishCommand() *cobra.Command {
 DIR is what "incusos image build" wrote. The file system, the kernel and all
 extension images in it become one release, with hash trees by which machines
 fetch no more than what has changed. That the file system, its tree and its
-signature belong together is checked first.`,
+signature belong together is checked first.
+
+With --applications, those extension images alone become a release, with the
+version of their build. Machines that run the release of a system before it take
+them without a restart; those that run an older one, with the next system.`,
 		Example: `  incusos repo publish --keys keys --image image/out --channel testing updates
   incusos repo publish --keys keys --image image/out --channel stable --percent 10 --severity high --changelog changes.md updates`,
 	}, "publish the release", []string{"REPO"}, func(ctx context.Context, a *repo.Author, args []string) error {
 		b, err := publish.FindBuild(image)
 		if err != nil {
 			return err
+		}
+		if len(applications) > 0 {
+			if b, err = b.Only(applications); err != nil {
+				return err
+			}
 		}
 		if changelog != "" {
 			if t.Changelog, err = os.ReadFile(changelog); err != nil {
@@ -225,6 +235,7 @@ signature belong together is checked first.`,
 		return publish.Publish(ctx, args[0], a, b, t, time.Now())
 	})
 	c.Flags().StringVar(&image, "image", "", "publish the build in `DIR`")
+	c.Flags().StringSliceVar(&applications, "applications", nil, "publish nothing but the applications `NAME,...`")
 	c.Flags().StringVar(&t.Channel, "channel", "testing", "put it into the channel `NAME`")
 	c.Flags().IntVar(&t.Percent, "percent", 100, "let so many `PERCENT` of machines take it")
 	c.Flags().StringVar(&t.Severity, "severity", "none", "say how much to hurry: none, low, medium, high or critical")

@@ -9,13 +9,15 @@
 //	config.go   what the operator wants of an application
 //	desk.go     requests: what cannot be is refused, the rest becomes a task
 //	work.go     the tasks; restore.go and reset.go have the longer ones
+//	adopt.go    going on with images that an update has stored
 //	backup.go   archives of what Incus keeps, and of its logs
 //	unpack.go   reading such an archive                  (trusts nothing)
 //	mounts.go   taking file systems off a directory before it is removed
 //
-// An image lies in /var/lib/incus-os-extensions/VERSION/NAME.raw and is active
-// by a link in /var/lib/extensions. systemd-sysext merges active images early
-// in the boot; only the first boot and a change of version are left to do here.
+// An image lies in the store and is active by a link (package sets). Which one that
+// should be says the set of the version of the system that runs; package early has
+// seen to it and merged it before this starts. Only the first boot, and what changes
+// while the system runs, are left to do here.
 //
 // Incus asks this system's own API for services while it starts and waits for
 // the answer. Nothing here is locked while Incus starts, except against a
@@ -31,7 +33,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"path"
 	"slices"
 	"strings"
 	"sync"
@@ -40,6 +41,7 @@ import (
 	"github.com/incusos/incusos/api"
 	"github.com/incusos/incusos/internal/change"
 	"github.com/incusos/incusos/internal/incus"
+	"github.com/incusos/incusos/internal/sets"
 	"github.com/incusos/incusos/internal/store"
 	"github.com/incusos/incusos/internal/sys"
 )
@@ -64,6 +66,10 @@ type Options struct {
 	Source   Source         // nil: ask Seed when an image is missing
 	Incus    *api.SeedIncus // nil: apply defaults
 	Progress func(name string, done, total uint64)
+
+	// Sets are those of the machine, shared with whoever updates it. Nil: they are
+	// opened here.
+	Sets *sets.Sets
 
 	// Seed reads the seed again, for an image that was not wanted at first and
 	// for a factory reset. Nil: there is none.
@@ -137,6 +143,9 @@ func New(host sys.Host, saved *store.Document[Saved], options Options) *Apps {
 	}
 	if options.Changed == nil {
 		options.Changed = func() {}
+	}
+	if options.Sets == nil {
+		options.Sets = sets.Open(host.Files)
 	}
 	if options.Pause == 0 {
 		options.Pause = time.Second
@@ -284,7 +293,7 @@ func (a *Apps) Documents() (map[string]api.Application, error) {
 		if err != nil {
 			return nil, err
 		}
-		s := api.ApplicationState{Initialized: true, Version: versionOf(image), FriendlyVersion: versionOf(image), AvailableVersions: versions}
+		s := api.ApplicationState{Initialized: true, Version: sets.VersionOf(image), FriendlyVersion: sets.VersionOf(image), AvailableVersions: versions}
 		if name == incusName {
 			s.IsPrimary, s.Initialized = true, saved.Initialized
 			s.FriendlyVersion = strings.TrimSpace(fmt.Sprintf("%s [%s]", server, s.Version))
@@ -296,6 +305,3 @@ func (a *Apps) Documents() (map[string]api.Application, error) {
 	}
 	return all, nil
 }
-
-// versionOf returns the version in the path of a stored image.
-func versionOf(image string) string { return path.Base(path.Dir(image)) }

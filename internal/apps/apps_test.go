@@ -13,6 +13,7 @@ import (
 
 	"github.com/incusos/incusos/api"
 	"github.com/incusos/incusos/internal/apps"
+	"github.com/incusos/incusos/internal/sets"
 	"github.com/incusos/incusos/internal/store"
 	"github.com/incusos/incusos/internal/sys"
 	"github.com/incusos/incusos/internal/sys/systest"
@@ -172,15 +173,51 @@ func TestLaterReconcilesChangeNothing(t *testing.T) {
 	w.check(t, "after two more reconciles")
 }
 
-func TestNewlyActivatedImageIsMerged(t *testing.T) {
+// Whatever a link leads to: the set of the running system says which image it is.
+func TestSetOfTheRunningSystemDecides(t *testing.T) {
 	w := newWorld(t, seeded())
 	must(t, w.start(t, w.rig.Host).Reconcile(t.Context()))
 	const newer = "/var/lib/incus-os-extensions/202602020000/incus.raw"
 	must(t, w.rig.Host.Files.WriteFile(newer, []byte("newer"), 0o644))
 	must(t, w.rig.Host.Files.Symlink("../incus-os-extensions/202602020000/incus.raw", link))
+	w.reboot(t)
 	must(t, w.start(t, w.rig.Host).Reconcile(t.Context()))
+	w.check(t, "after a link was led elsewhere")
+	// Another version of the system, which an update has staged with its own.
+	all := sets.Open(w.rig.Host.Files)
+	must(t, all.Stage(version, "202602020000", sets.Set{"incus": "202602020000"}))
+	w.runs(t, "202602020000")
+	a := w.start(t, w.rig.Host)
+	must(t, a.Reconcile(t.Context()))
 	if got := w.sysext.Merged()["incus"]; got != newer {
-		t.Errorf("merged %q, want %q", got, newer)
+		t.Errorf("the new version has merged %q, want %q", got, newer)
+	}
+	if p, err := a.Plan(t.Context()); err != nil || !p.Empty() {
+		t.Errorf("to do: %v\n%s", err, p)
+	}
+	// And back.
+	w.runs(t, version)
+	must(t, w.start(t, w.rig.Host).Reconcile(t.Context()))
+	w.check(t, "after a roll-back")
+}
+
+// runs is a start of the machine with another version of the system.
+func (w *world) runs(t *testing.T, version string) {
+	t.Helper()
+	must(t, w.rig.Host.Files.WriteFile("/usr/lib/os-release", []byte("IMAGE_VERSION="+version+"\n"), 0o644))
+	w.reboot(t)
+}
+
+func TestDamagedSets(t *testing.T) {
+	w := newWorld(t, seeded())
+	must(t, w.start(t, w.rig.Host).Reconcile(t.Context()))
+	must(t, w.rig.Host.Files.WriteFile("/var/lib/incus-os/application-sets.json", []byte("{"), 0o600))
+	err := w.start(t, w.rig.Host).Reconcile(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "which applications belong to which version") {
+		t.Errorf("Reconcile() = %v, want it to say that it does not know", err)
+	}
+	if got := w.sysext.Merged()["incus"]; got != image {
+		t.Errorf("merged %q, want %q still", got, image)
 	}
 }
 

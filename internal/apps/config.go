@@ -38,6 +38,16 @@ func (a *Apps) config(name string) api.ApplicationConfig {
 	return c
 }
 
+// Pinned returns the applications that stay as they are whatever there is to be had.
+func (a *Apps) Pinned() (names []string) {
+	for _, name := range a.saved.Get().Installed {
+		if a.config(name).PinCurrentVersions {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
 // manager returns what owns the configuration of one application.
 func (a *Apps) manager(name string) *change.Manager[api.ApplicationConfig] {
 	a.mu.Lock()

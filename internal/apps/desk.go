@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/incusos/incusos/api"
+	"github.com/incusos/incusos/internal/sets"
 	"github.com/incusos/incusos/internal/task"
 )
 
@@ -212,7 +213,7 @@ func (d *Desk) Switch(ctx context.Context, name, version string) error {
 	versions := doc.State.AvailableVersions
 	if version == "" {
 		var ok bool
-		if version, ok = previous(versions, imagePath(name, doc.State.Version)); !ok {
+		if version, ok = previous(versions, sets.Path(name, doc.State.Version)); !ok {
 			return api.Errorf(api.Invalid, "application %q has no version before %s; it has %s", name, doc.State.Version, strings.Join(versions, ", "))
 		}
 	}

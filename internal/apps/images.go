@@ -14,18 +14,13 @@ import (
 	"strings"
 
 	"github.com/incusos/incusos/api"
+	"github.com/incusos/incusos/internal/sets"
 	"github.com/incusos/incusos/internal/sys"
 )
 
-const (
-	storeDir  = "/var/lib/incus-os-extensions"
-	activeDir = "/var/lib/extensions"
-	suffix    = ".raw"
-
-	// stamp says which images are merged; systemd-sysext itself knows names
-	// only. It lies in /run since a boot merges what is active by then.
-	stamp = "/run/incus-os/apps.merged"
-)
+// stamp says which images are merged; systemd-sysext itself knows names only. It
+// lies in /run since a boot merges what is active by then.
+const stamp = "/run/incus-os/apps.merged"
 
 // policy admits images whose root hash is signed by a key the kernel trusts, as
 // the drop-in of systemd-sysext.service in image/ does at boot. Without it
@@ -39,14 +34,19 @@ type Plan struct {
 	Deactivate []string          // applications that are not wanted any more
 	Refresh    bool              // merge what is active
 	Populate   bool              // users and directories are missing
+	Record     bool              // write down that this is what the running system runs with
+	Remove     []sets.Image      // no version of the system needs them
 
 	want   map[string]string // application to stored image, all of them
 	merged map[string]string // likewise, before anything is done
 }
 
-// Empty reports whether everything wanted is merged.
-func (p Plan) Empty() bool {
-	return len(p.Copy) == 0 && len(p.Activate) == 0 && len(p.Deactivate) == 0 && !p.Refresh && !p.Populate
+// Empty reports whether everything wanted is merged, and nothing else kept.
+func (p Plan) Empty() bool { return p.done() && len(p.Remove) == 0 }
+
+// done reports whether everything wanted is merged.
+func (p Plan) done() bool {
+	return len(p.Copy) == 0 && len(p.Activate) == 0 && len(p.Deactivate) == 0 && !p.Refresh && !p.Populate && !p.Record
 }
 
 // names returns the applications that are wanted.
@@ -59,7 +59,7 @@ func (p Plan) String() string {
 		fmt.Fprintf(&b, "install %s %s\n", i.Name, i.Version)
 	}
 	for _, name := range slices.Sorted(maps.Keys(p.Activate)) {
-		fmt.Fprintf(&b, "activate %s %s\n", name, versionOf(p.Activate[name]))
+		fmt.Fprintf(&b, "activate %s %s\n", name, sets.VersionOf(p.Activate[name]))
 	}
 	for _, name := range p.Deactivate {
 		fmt.Fprintf(&b, "deactivate %s\n", name)
@@ -70,6 +70,12 @@ func (p Plan) String() string {
 	if p.Populate {
 		b.WriteString("make the users and directories they bring\n")
 	}
+	if p.Record {
+		b.WriteString("write down that they belong to the running system\n")
+	}
+	for _, i := range p.Remove {
+		fmt.Fprintf(&b, "remove the image of %s %s\n", i.Name, i.Version)
+	}
 	return b.String()
 }
 
@@ -77,12 +83,16 @@ func (p Plan) String() string {
 func (a *Apps) Plan(ctx context.Context) (Plan, error) { return a.plan(ctx, nil) }
 
 // plan is Plan with images that take the place of those that are active.
-func (a *Apps) plan(ctx context.Context, instead map[string]string) (Plan, error) {
+func (a *Apps) plan(ctx context.Context, instead sets.Set) (Plan, error) {
 	active, err := a.active()
 	if err != nil {
 		return Plan{}, err
 	}
 	merged, err := a.merged(ctx, active)
+	if err != nil {
+		return Plan{}, err
+	}
+	all, err := a.options.Sets.Get()
 	if err != nil {
 		return Plan{}, err
 	}
@@ -94,7 +104,7 @@ func (a *Apps) plan(ctx context.Context, instead map[string]string) (Plan, error
 			return Plan{}, err
 		}
 		if other, ok := instead[name]; ok {
-			image, source = other, nil
+			image, source = sets.Path(name, other), nil
 		}
 		if source != nil {
 			p.Copy = append(p.Copy, *source)
@@ -107,7 +117,27 @@ func (a *Apps) plan(ctx context.Context, instead map[string]string) (Plan, error
 		p.Populate = p.Populate || populated[name] != image
 	}
 	p.drop(active)
+	p.settle(all, sets.Running(a.host.Files))
 	return p, nil
+}
+
+// settle adds to a plan what there is to do about the sets of a machine. A system
+// that does not know its version has none.
+func (p *Plan) settle(all sets.Saved, running string) {
+	if running == "" {
+		return
+	}
+	p.Record = !maps.Equal(all.Systems[running].Now, p.set())
+	p.Remove = all.Runs(running, p.set()).Gone
+}
+
+// set returns what is wanted, as versions.
+func (p Plan) set() sets.Set {
+	set := make(sets.Set)
+	for name, image := range p.want {
+		set[name] = sets.VersionOf(image)
+	}
+	return set
 }
 
 // drop adds to a plan what is active or merged and not wanted any more. What was
@@ -140,28 +170,36 @@ func (a *Apps) wanted(active map[string]string) []string {
 	return slices.Compact(all)
 }
 
-// choose returns the image an application should run: the active one, else one
-// of the running system's version, else the newest, else that of the source,
-// which then has to be copied.
+// choose returns the image an application should run: that in the set of the running
+// system, else the active one, else one of the running system's version, else the
+// newest, else that of the source, which then has to be copied.
 func (a *Apps) choose(name string, active map[string]string) (image string, source *Image, err error) {
 	if !api.ApplicationName(name) {
 		return "", nil, fmt.Errorf("%q is no application name; want lower case letters, digits and dashes", name)
 	}
-	if image, ok := active[name]; ok {
-		return image, nil, nil
+	running := sets.Running(a.host.Files)
+	system, err := a.options.Sets.Of(running)
+	if err != nil {
+		return "", nil, err
 	}
 	versions, err := a.stored(name)
 	if err != nil {
 		return "", nil, err
 	}
-	if running := a.osVersion(); slices.Contains(versions, running) {
-		return imagePath(name, running), nil, nil
+	if v := system.Now[name]; slices.Contains(versions, v) {
+		return sets.Path(name, v), nil, nil
+	}
+	if image, ok := active[name]; ok {
+		return image, nil, nil
+	}
+	if slices.Contains(versions, running) {
+		return sets.Path(name, running), nil, nil
 	}
 	if len(versions) > 0 {
-		return imagePath(name, versions[len(versions)-1]), nil, nil
+		return sets.Path(name, versions[len(versions)-1]), nil, nil
 	}
 	if i, ok := a.supplied(name); ok {
-		return imagePath(name, i.Version), &i, nil
+		return sets.Path(name, i.Version), &i, nil
 	}
 	return "", nil, fmt.Errorf("there is no image of application %q, neither stored nor in the seed; make the install medium again with it", name)
 }
@@ -182,17 +220,17 @@ func (a *Apps) source() Source {
 // available returns the applications that there is an image of.
 func (a *Apps) available() ([]string, error) {
 	images := make(map[string]bool)
-	versions, err := a.host.Files.ReadDir(storeDir)
+	versions, err := a.host.Files.ReadDir(sets.Store)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("listing the stored applications: %w", err)
 	}
 	for _, v := range versions {
-		entries, err := a.host.Files.ReadDir(path.Join(storeDir, v.Name()))
+		entries, err := a.host.Files.ReadDir(path.Join(sets.Store, v.Name()))
 		if err != nil {
 			return nil, fmt.Errorf("listing the stored applications: %w", err)
 		}
 		for _, e := range entries {
-			if name, ok := strings.CutSuffix(e.Name(), suffix); ok && api.ApplicationName(name) {
+			if name, ok := strings.CutSuffix(e.Name(), sets.Suffix); ok && api.ApplicationName(name) {
 				images[name] = true
 			}
 		}
@@ -212,45 +250,26 @@ func (a *Apps) supplied(name string) (Image, bool) {
 		return Image{}, false
 	}
 	all := source.Applications()
-	n := slices.IndexFunc(all, func(i Image) bool { return i.Name == name && plainVersion(i.Version) })
+	n := slices.IndexFunc(all, func(i Image) bool { return i.Name == name && sets.PlainVersion(i.Version) })
 	if n < 0 {
 		return Image{}, false
 	}
 	return all[n], true
 }
 
-func imagePath(name, version string) string { return path.Join(storeDir, version, name+suffix) }
-
-// plainVersion keeps versions from leading out of the store.
-func plainVersion(v string) bool {
-	return v != "" && strings.Trim(v, "0123456789.") == "" && strings.Trim(v, ".") != ""
-}
-
 // active returns the applications whose link leads to a stored image.
 func (a *Apps) active() (map[string]string, error) {
-	active := make(map[string]string)
-	entries, err := a.host.Files.ReadDir(activeDir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return active, nil
+	active, err := sets.Active(a.host.Files)
+	for name, version := range active {
+		active[name] = sets.Path(name, version)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("listing the active applications: %w", err)
-	}
-	for _, e := range entries {
-		name, ok := strings.CutSuffix(e.Name(), suffix)
-		link, err := a.host.Files.Readlink(path.Join(activeDir, e.Name()))
-		image := path.Join(activeDir, link)
-		if ok && err == nil && image == imagePath(name, versionOf(image)) && a.host.Files.Exists(image) {
-			active[name] = image
-		}
-	}
-	return active, nil
+	return active, err
 }
 
 // stored returns the versions of an application in the store, oldest first.
 func (a *Apps) stored(name string) ([]string, error) {
 	versions := []string{}
-	entries, err := a.host.Files.ReadDir(storeDir)
+	entries, err := a.host.Files.ReadDir(sets.Store)
 	if errors.Is(err, fs.ErrNotExist) {
 		return versions, nil
 	}
@@ -258,25 +277,11 @@ func (a *Apps) stored(name string) ([]string, error) {
 		return nil, fmt.Errorf("listing the stored applications: %w", err)
 	}
 	for _, e := range entries {
-		if a.host.Files.Exists(imagePath(name, e.Name())) {
+		if a.host.Files.Exists(sets.Path(name, e.Name())) {
 			versions = append(versions, e.Name())
 		}
 	}
 	return versions, nil
-}
-
-// osVersion returns the version of the running system, "" if it does not say.
-func (a *Apps) osVersion() string {
-	b, err := a.host.Files.ReadFile("/usr/lib/os-release")
-	if err != nil {
-		return ""
-	}
-	for line := range strings.Lines(string(b)) {
-		if v, ok := strings.CutPrefix(strings.TrimSpace(line), "IMAGE_VERSION="); ok {
-			return strings.Trim(v, `"'`)
-		}
-	}
-	return ""
 }
 
 // merged returns the images in force. What this boot merged on its own is what
@@ -331,14 +336,22 @@ func (a *Apps) mergedNames(ctx context.Context) ([]string, error) {
 	return names, nil
 }
 
-// applyImages carries p out. The stamp is written before a link changes and
-// after everything that follows from it is done, so that a cut in between is
-// seen as images that are not merged yet.
+// applyImages carries p out.
 func (a *Apps) applyImages(ctx context.Context, p Plan) error {
-	if p.Empty() {
-		return nil
+	if !p.done() {
+		if err := a.merge(ctx, p); err != nil {
+			return err
+		}
 	}
-	if err := a.recordMerged(p.merged); err != nil {
+	return a.options.Sets.Prune()
+}
+
+// merge brings the images in force to p. The stamp is written before a link changes and
+// after everything that follows from it is done, so that after a cut in between
+// they are merged again, whichever they are to be then. What the running system runs with is
+// written down once it does, so that after a cut it starts with what it had.
+func (a *Apps) merge(ctx context.Context, p Plan) error {
+	if err := a.recordMerged(p.between()); err != nil {
 		return err
 	}
 	for _, image := range p.Copy {
@@ -347,12 +360,12 @@ func (a *Apps) applyImages(ctx context.Context, p Plan) error {
 		}
 	}
 	for _, name := range p.Deactivate {
-		if err := a.host.Files.Remove(path.Join(activeDir, name+suffix)); err != nil {
-			return fmt.Errorf("deactivating application %q: %w", name, err)
+		if err := sets.Deactivate(a.host.Files, name); err != nil {
+			return err
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(p.Activate)) {
-		if err := a.activate(name, p.Activate[name]); err != nil {
+		if err := sets.Activate(a.host.Files, name, sets.VersionOf(p.Activate[name])); err != nil {
 			return err
 		}
 	}
@@ -364,7 +377,44 @@ func (a *Apps) applyImages(ctx context.Context, p Plan) error {
 	if err := a.populate(ctx, p.want); err != nil {
 		return err
 	}
+	if p.Record {
+		if err := a.options.Sets.Runs(sets.Running(a.host.Files), p.set()); err != nil {
+			return err
+		}
+	}
+	if err := a.stopReplaced(ctx, p); err != nil {
+		return err
+	}
 	return a.recordMerged(p.want)
+}
+
+// stopReplaced stops Incus if it runs from an image that is merged no more. Its
+// unit ends one process only (KillMode=process): instances go on, and Incus finds
+// them again. It is before the stamp, so that a cut does not leave it running.
+func (a *Apps) stopReplaced(ctx context.Context, p Plan) error {
+	if old, merged := p.merged[incusName]; !merged || old == p.want[incusName] {
+		return nil
+	}
+	return a.host.Units.Stop(ctx, incusUnit)
+}
+
+// unsure is what the stamp says of an application whose image is being exchanged.
+const unsure = "?"
+
+// between returns what is merged while p is carried out.
+func (p Plan) between() map[string]string {
+	all := maps.Clone(p.merged)
+	for name := range p.merged {
+		if p.want[name] != p.merged[name] {
+			all[name] = unsure
+		}
+	}
+	for name, image := range p.want {
+		if p.merged[name] != image {
+			all[name] = unsure
+		}
+	}
+	return all
 }
 
 func (a *Apps) recordMerged(images map[string]string) error {
@@ -389,7 +439,7 @@ func (a *Apps) install(ctx context.Context, image Image, progress func(name stri
 		return err
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
-	name := imagePath(image.Name, image.Version)
+	name := sets.Path(image.Name, image.Version)
 	w, err := a.host.Files.Create(name, 0o644)
 	if err != nil {
 		return fmt.Errorf("storing application %q: %w", image.Name, err)
@@ -405,7 +455,7 @@ func (a *Apps) install(ctx context.Context, image Image, progress func(name stri
 	if err := w.Commit(); err != nil {
 		return fmt.Errorf("storing application %q: %w", image.Name, err)
 	}
-	return a.host.Files.SyncDir(storeDir)
+	return a.host.Files.SyncDir(sets.Store)
 }
 
 // A meter reports how much was read through it, and ends with its context.
@@ -426,18 +476,6 @@ func (m *meter) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func (a *Apps) activate(name, image string) error {
-	if err := a.host.Files.MkdirAll(activeDir, 0o755); err != nil {
-		return fmt.Errorf("activating application %q: %w", name, err)
-	}
-	// Relative, since the initrd follows it from below /sysroot.
-	link := path.Join("..", strings.TrimPrefix(image, path.Dir(activeDir)))
-	if err := a.host.Files.Symlink(link, path.Join(activeDir, name+suffix)); err != nil {
-		return fmt.Errorf("activating application %q: %w", name, err)
-	}
-	return nil
-}
-
 // refresh merges what is active. systemd-sysext may leave out images it does
 // not take and still succeed, so that is looked at.
 func (a *Apps) refresh(ctx context.Context, want map[string]string) error {
@@ -450,7 +488,7 @@ func (a *Apps) refresh(ctx context.Context, want map[string]string) error {
 	}
 	for _, name := range slices.Sorted(maps.Keys(want)) {
 		if !slices.Contains(names, name) {
-			return &notAcceptedError{name, versionOf(want[name])}
+			return &notAcceptedError{name, sets.VersionOf(want[name])}
 		}
 	}
 	return nil

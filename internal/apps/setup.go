@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/incusos/incusos/internal/incus"
+	"github.com/incusos/incusos/internal/sets"
 )
 
 // zfsPool is the pool that the storage area makes, and zfsShown where the
@@ -58,7 +59,7 @@ func (a *Apps) setUp(ctx context.Context, c *incus.Client) error {
 	}
 	return a.update(func(s *Saved) {
 		s.Initialized, s.Preseeded = true, nil
-		s.Version = versionOf(s.Populated[incusName])
+		s.Version = sets.VersionOf(s.Populated[incusName])
 	})
 }
 

@@ -5,9 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"path"
 	"slices"
 
+	"github.com/incusos/incusos/internal/sets"
 	"github.com/incusos/incusos/internal/task"
 )
 
@@ -99,7 +99,7 @@ func (a *Apps) add(ctx context.Context, o order, p *task.Progress) error {
 }
 
 // images brings the images, and nothing else, to what is wanted.
-func (a *Apps) images(ctx context.Context, instead map[string]string) error {
+func (a *Apps) images(ctx context.Context, instead sets.Set) error {
 	p, err := a.plan(ctx, instead)
 	if err != nil {
 		return err
@@ -149,12 +149,15 @@ func (a *Apps) drop(ctx context.Context, o order, p *task.Progress) error {
 	if err := p.Phase("removing the images"); err != nil {
 		return err
 	}
+	if err := a.options.Sets.Forget(o.Name); err != nil {
+		return err
+	}
 	versions, err := a.stored(o.Name)
 	if err != nil {
 		return err
 	}
 	for _, v := range versions {
-		if err := a.host.Files.Remove(imagePath(o.Name, v)); err != nil {
+		if err := a.host.Files.Remove(sets.Path(o.Name, v)); err != nil {
 			return fmt.Errorf("removing application %q %s: %w", o.Name, v, err)
 		}
 	}
@@ -181,32 +184,29 @@ func (a *Apps) again(ctx context.Context) error {
 }
 
 // change runs another stored version. One that is not accepted is not kept; one
-// that was started is, since the database of Incus only moves forward.
+// that was started is, since somebody wants it and the database of Incus only moves
+// forward.
 func (a *Apps) change(ctx context.Context, o order, p *task.Progress) error {
 	if err := p.Phase("merging"); err != nil {
 		return err
 	}
-	active, err := a.active()
-	if err != nil {
+	if o.Name == incusName { // which is about to be stopped
+		if err := wait(ctx, a.options.Pause); err != nil {
+			return err
+		}
+	}
+	if err := a.exchange(ctx, sets.Set{o.Name: o.Version}); err != nil || o.Name != incusName {
 		return err
 	}
-	before := active[o.Name]
-	if err := a.images(ctx, map[string]string{o.Name: imagePath(o.Name, o.Version)}); err != nil {
-		back := a.images(context.WithoutCancel(ctx), map[string]string{o.Name: before})
-		if back != nil {
-			return errors.Join(err, fmt.Errorf("and going back to version %s: %w", versionOf(before), back))
-		}
-		return fmt.Errorf("%w; it is back on version %s", err, versionOf(before))
+	if err := p.Phase("restarting"); err != nil {
+		return err
 	}
-	if o.Name != incusName {
-		return nil
-	}
-	return a.restart(ctx, o, p)
+	return a.apply(ctx)
 }
 
 // previous returns the newest stored version that is older than the active one.
 func previous(versions []string, image string) (string, bool) {
-	n, _ := slices.BinarySearch(versions, path.Base(path.Dir(image)))
+	n, _ := slices.BinarySearch(versions, sets.VersionOf(image))
 	if n == 0 {
 		return "", false
 	}

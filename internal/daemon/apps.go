@@ -10,16 +10,19 @@ import (
 	"github.com/incusos/incusos/internal/console"
 	"github.com/incusos/incusos/internal/rest"
 	"github.com/incusos/incusos/internal/service"
+	"github.com/incusos/incusos/internal/sets"
 	"github.com/incusos/incusos/internal/sys"
 	"github.com/incusos/incusos/internal/task"
+	"github.com/incusos/incusos/internal/update"
 )
 
 // newApps returns the applications of a machine. First reads the seed again, for
 // images and for a factory reset. Services say what they need.
-func newApps(m sys.Host, doc document[apps.Saved], seed First, services *service.Services, first func() (First, error), screen *console.Console, gate *change.Gate, wake chan struct{}) *apps.Apps {
+func newApps(m sys.Host, doc document[apps.Saved], belongs *sets.Sets, seed First, services *service.Services, first func() (First, error), screen *console.Console, gate *change.Gate, wake chan struct{}) *apps.Apps {
 	return apps.New(m, doc.saved, apps.Options{
 		Wanted: seed.Applications, Also: services.Applications(seed.Services), Users: services.Users, Source: seed.Images, Incus: seed.Incus,
 		Progress: func(name string, done, total uint64) { screen.Progress("installing "+name, done, total) },
+		Sets:     belongs,
 		Seed: func() (apps.Source, *api.SeedIncus, error) {
 			again, err := first()
 			return again.Images, again.Incus, err
@@ -27,6 +30,22 @@ func newApps(m sys.Host, doc document[apps.Saved], seed First, services *service
 		Gate:    gate,
 		Changed: func() { poke(wake) },
 	})
+}
+
+// installed is what updates have to do with applications.
+type installed struct {
+	doc  document[apps.Saved]
+	apps *apps.Apps
+	sets *sets.Sets
+}
+
+// wish returns what a version of the system that runs wants of releases.
+func (i installed) wish(running string) (update.Wish, error) {
+	if i.doc.err != nil {
+		return update.Wish{}, i.doc.err
+	}
+	system, err := i.sets.Of(running)
+	return update.Wish{Installed: i.doc.get().Installed, Pinned: i.apps.Pinned(), Runs: system}, err
 }
 
 // appKinds are the tasks of applications; none if nobody knows what is wanted of

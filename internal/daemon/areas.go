@@ -14,6 +14,7 @@ import (
 	"github.com/incusos/incusos/internal/listener"
 	"github.com/incusos/incusos/internal/resources"
 	"github.com/incusos/incusos/internal/rest"
+	"github.com/incusos/incusos/internal/sets"
 	"github.com/incusos/incusos/internal/storage"
 	"github.com/incusos/incusos/internal/store"
 	"github.com/incusos/incusos/internal/sys"
@@ -59,24 +60,26 @@ func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Opti
 	security := wireSecurity(m, securityDoc, gate)
 	stores := storage.New(m)
 	services := wireServices(m, gate, networks.network, seed, &seedErr)
-	applications := newApps(m, appsDoc, seed, services, first, screen, gate, wake)
+	belongs := sets.Open(m.Files)
+	applications := newApps(m, appsDoc, belongs, seed, services, first, screen, gate, wake)
 	seedling := newSeedArea(m, seedErr, func() bool { return appsDoc.get().Initialized })
-	tasks, taskArea := newTasks(m, screen, appKinds(appsDoc, applications))
-	updates := newUpdates(m, updateDoc, providerDoc, func() []string { return appsDoc.get().Installed }, hosts.Environment, hosts.Reboot, security.seal.Provide)
-	updates.agent.Proxy = outward.Through
+	updates := newUpdates(m, updateDoc, providerDoc, installed{appsDoc, applications, belongs})
+	updates.machine, updates.bind = hosts.Environment, security.seal.Provide
+	updates.agent.Restart, updates.agent.Proxy = hosts.Reboot, outward.Through
+	tasks, taskArea := newTasks(m, screen, slices.Concat(appKinds(appsDoc, applications), updates.kinds()))
+	updates.tasks = tasks
 	when, where := updates.resources(gate)
 	return Options{
-		Host:     m,
-		Console:  screen,
-		Wake:     wake,
-		Tasks:    tasks,
-		News:     news,
-		Also:     []Server{door},
-		Outward:  outward,
-		Pages:    pages(m, networks.network),
-		Doctor:   security.seal.Doctor,
-		Updates:  updates.agent,
-		ComeBack: updates.comeBack,
+		Host:    m,
+		Console: screen,
+		Wake:    wake,
+		Tasks:   tasks,
+		News:    news,
+		Also:    []Server{door},
+		Outward: outward,
+		Pages:   pages(m, networks.network),
+		Doctor:  updates.doctor(security.seal.Doctor),
+		Updates: updates.agent,
 		// The network comes before the pools: addresses arrive while those open.
 		Areas: []Area{
 			restore, taskArea, hosts, kernel, logging, security, networks, outward, fallback,
@@ -98,14 +101,14 @@ func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Opti
 			Tasks:            tasks,
 			Update:           when,
 			Services:         services,
-			Actions:          actions(security.actions(), networks.actions(), updates.actions()),
+			Actions:          actions(security.actions(), networks.actions(), updates.actions(when)),
 			Resources:        func(context.Context) (api.Resources, error) { return resources.Read(m.Files), nil },
 			Audit:            log,
 			Power:            hosts,
 			Trial:            func() *api.Trial { return trial(gate) },
 		},
 		Warnings: func() []string {
-			return slices.Concat(seed.warnings(), seedling.warnings(), securityDoc.get().warnings(), applications.Warnings(), log.Warnings(), door.Warnings(), outward.Warnings())
+			return slices.Concat(seed.warnings(), seedling.warnings(), securityDoc.get().warnings(), applications.Warnings(), log.Warnings(), door.Warnings(), outward.Warnings(), updates.warnings())
 		},
 	}
 }

@@ -11,7 +11,9 @@
 //	debug.go   what whoever searches for a fault gets to see
 //	figures.go  figures for Incus and Prometheus
 //	proxy.go    the way out, for Incus and for the daemon itself
-//	updates.go  when and from where updates are made
+//	updates.go  when and from where updates are made, and what they need of the machine
+//	updateapi.go what can be asked of updates, and the tasks that they are
+//	rescue.go   a medium with updates
 //	trial.go    whether a new version is good
 //
 // The local API is served before anything is reconciled: it never waits for the

@@ -3,24 +3,19 @@ package daemon
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
-	"log/slog"
-	"maps"
-	"reflect"
 	"runtime"
-	"slices"
-	"sync/atomic"
+	"strings"
 	"time"
 
 	"github.com/incusos/incusos/api"
-	"github.com/incusos/incusos/internal/change"
+	"github.com/incusos/incusos/internal/debug"
 	"github.com/incusos/incusos/internal/fetch"
 	"github.com/incusos/incusos/internal/repo"
-	"github.com/incusos/incusos/internal/rest"
-	"github.com/incusos/incusos/internal/rolling"
 	"github.com/incusos/incusos/internal/sys"
+	"github.com/incusos/incusos/internal/task"
 	"github.com/incusos/incusos/internal/update"
 )
 
@@ -36,19 +31,19 @@ const (
 // updates are when and from where updates are made, as resources, and the agent
 // that makes them.
 type updates struct {
-	host      sys.Host
-	config    document[api.SystemUpdateConfig]
-	provider  document[api.SystemProviderConfig]
-	installed func() []string // applications
-	machine   func(context.Context) (api.Environment, error)
-	bind      func(ctx context.Context, image io.ReaderAt, size int64) error // root to what a kernel measures
-	agent     *update.Agent
-	member    *rolling.Member
-	queues    atomic.Bool // waits for its turn to restart
+	host     sys.Host
+	config   document[api.SystemUpdateConfig]
+	provider document[api.SystemProviderConfig]
+	apps     installed
+	machine  func(context.Context) (api.Environment, error)
+	bind     func(ctx context.Context, image io.ReaderAt, size int64) error // root to what a kernel measures
+	agent    *update.Agent
+	tasks    *task.Manager
+	pending  chan func(context.Context, update.Meter) error // what the next task does
 }
 
-func newUpdates(m sys.Host, config document[api.SystemUpdateConfig], provider document[api.SystemProviderConfig], installed func() []string, machine func(context.Context) (api.Environment, error), restart func(context.Context) error, bind func(context.Context, io.ReaderAt, int64) error) *updates {
-	u := &updates{host: m, config: config, provider: provider, installed: installed, machine: machine, bind: bind}
+func newUpdates(m sys.Host, config document[api.SystemUpdateConfig], provider document[api.SystemProviderConfig], apps installed) *updates {
+	u := &updates{host: m, config: config, provider: provider, apps: apps, pending: make(chan func(context.Context, update.Meter) error, 1)}
 	u.agent = &update.Agent{
 		Records:  update.File{Files: m.Files},
 		Settings: u.settings,
@@ -57,10 +52,17 @@ func newUpdates(m sys.Host, config document[api.SystemUpdateConfig], provider do
 		Clock:    u.clock,
 		Updater:  u.updater,
 		Contents: u.contents,
-		Restart:  restart,
-		Turn:     u.takeTurn,
+		Repairs:  u.repairs,
+		Medium:   func() (string, func(), error) { return rescueMedium(m) },
+		Boot:     func() string { return bootID(m.Files) },
+		Log:      debug.New(m).FailedStarts,
+		AsTask:   u.asTask,
+		Applications: update.Applications{
+			Wish:   u.wish,
+			Coming: apps.sets.Coming,
+			Adopt:  apps.apps.Adopt,
+		},
 	}
-	u.member = newMember(m, u, restart)
 	return u
 }
 
@@ -71,7 +73,7 @@ func (u *updates) settings() (update.Settings, error) {
 	}
 	c, p := u.config.get(), u.provider.get().Config
 	every, err := c.Frequency()
-	s := update.Settings{Channel: c.Channel, Every: every, AutoReboot: c.AutoReboot, Server: p.ServerURL, Token: string(p.Token)}
+	s := update.Settings{Channel: c.Channel, Every: every, AutoReboot: c.AutoReboot, UrgentFrom: c.UrgentFrom, Paused: c.Paused, Server: p.ServerURL, Token: string(p.Token)}
 	if s.Channel == "" {
 		s.Channel = api.DefaultChannel
 	}
@@ -117,12 +119,26 @@ func (u *updates) clock() repo.Clock {
 	return c
 }
 
-func (u *updates) updater() (*update.Updater, error) {
+// disk returns the disk of the machine, and the version that runs.
+func (u *updates) disk() (update.Disk, string, error) {
 	running, err := u.running()
 	if err != nil {
-		return nil, err
+		return update.Disk{}, "", err
 	}
 	disk, err := update.FindSlots(u.host, running)
+	return disk, running, err
+}
+
+func (u *updates) wish() (update.Wish, error) {
+	running, err := u.running()
+	if err != nil {
+		return update.Wish{}, err
+	}
+	return u.apps.wish(running)
+}
+
+func (u *updates) updater() (*update.Updater, error) {
+	disk, running, err := u.disk()
 	if err != nil {
 		return nil, err
 	}
@@ -131,104 +147,51 @@ func (u *updates) updater() (*update.Updater, error) {
 		Loader:  update.ESP{Host: u.host, Device: disk.ESP.Path},
 		Slots:   disk,
 		Records: u.agent.Records,
+		Sets:    u.apps.sets,
 		Bind:    func(ctx context.Context, uki []byte) error { return u.bind(ctx, bytes.NewReader(uki), int64(len(uki))) },
 	}, nil
 }
 
-func (u *updates) contents(from *fetch.Server, r repo.Release) (update.Contents, error) {
-	running, err := u.running()
+func (u *updates) contents(from *fetch.Server, r repo.Release, amount func(done, total uint64)) (update.Contents, error) {
+	disk, running, err := u.disk()
 	if err != nil {
 		return nil, err
 	}
-	disk, err := update.FindSlots(u.host, running)
+	return u.fetched(disk, from, r, running, amount)
+}
+
+// repairs returns what repairs the slot that has a release.
+func (u *updates) repairs(from *fetch.Server, r repo.Release, amount func(done, total uint64)) (update.Repair, error) {
+	disk, running, err := u.disk()
 	if err != nil {
-		return nil, err
+		return update.Repair{}, err
 	}
+	if r.Version == running {
+		disk.Running, disk.Other = disk.Other, disk.Running
+	}
+	if want := "IncusOS_" + r.Version; disk.Other.Usr.Label != want {
+		return update.Repair{}, fmt.Errorf("partition %s is called %q; want %q: it cannot be repaired, but an update writes it anew", disk.Other.Usr.Path, disk.Other.Usr.Label, want)
+	}
+	fetched, err := u.fetched(disk, from, r, r.Version, amount)
+	return update.Repair{Fetched: fetched, ESP: update.ESP{Host: u.host, Device: disk.ESP.Path}}, err
+}
+
+// fetched returns a release with the applications that a version of the system would
+// take from it.
+func (u *updates) fetched(disk update.Disk, from *fetch.Server, r repo.Release, system string, amount func(done, total uint64)) (update.Fetched, error) {
+	wish, err := u.apps.wish(system)
 	return update.Fetched{
-		Download: update.Download{Server: from, Release: r, Tally: new(fetch.Tally)},
-		Files:    u.host.Files, Disk: disk, Architecture: architecture(), Installed: u.installed(),
-	}, nil
+		Download: update.Download{Server: from, Release: r, Tally: new(fetch.Tally), Amount: amount},
+		Files:    u.host.Files, Disk: disk, Architecture: architecture(), Wish: wish,
+	}, err
 }
 
-func (u *updates) actions() map[string]rest.Action {
-	return map[string]rest.Action{"/1.0/system/update/:check": u.check}
-}
-
-// check is the action that looks for updates now. What takes its time goes on after
-// the answer; what cannot be is said at once.
-func (u *updates) check(ctx context.Context, body []byte) error {
-	var c api.UpdateCheck
-	if len(body) > 0 {
-		if err := json.Unmarshal(body, &c); err != nil {
-			return api.Errorf(api.Invalid, "the request: %v", err)
-		}
-	}
-	s, err := u.settings()
+// bootID is the id of this start as the journal writes it (random(4)); "" if that
+// cannot be told.
+func bootID(files sys.Dir) string {
+	b, err := files.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
-		return err
+		return ""
 	}
-	if s.Server == "" {
-		return api.Errorf(api.Conflict, "no repository is set; name one as config.server_url of /1.0/system/provider")
-	}
-	if c.OSOnly {
-		return u.agent.Check(ctx)
-	}
-	go func() {
-		if err := u.agent.Check(context.WithoutCancel(ctx)); err != nil {
-			slog.WarnContext(ctx, "Cannot update", "err", err)
-		}
-	}()
-	return nil
+	return strings.ReplaceAll(strings.TrimSpace(string(b)), "-", "")
 }
-
-// state returns how updates fare.
-func (u *updates) state(ctx context.Context) (api.SystemUpdateState, error) {
-	s := u.agent.Status()
-	state := api.SystemUpdateState{LastCheck: s.LastCheck, Status: s.Text, NeedsReboot: s.NeedsReboot, Cluster: u.member.State(ctx)}
-	r, err := u.agent.Records.Load()
-	if err != nil {
-		return state, err
-	}
-	state.Phase, state.Version = string(r.Phase), r.Version
-	for _, version := range slices.Backward(slices.Sorted(maps.Keys(r.Failed))) {
-		state.Failed = append(state.Failed, api.UpdateFailure{Version: version, Reason: r.Failed[version].Reason})
-	}
-	return state, nil
-}
-
-// resources returns the two documents as resources, which are areas too.
-func (u *updates) resources(gate *change.Gate) (*managed[api.SystemUpdate, api.SystemUpdateConfig], *managed[api.SystemProvider, api.SystemProviderConfig]) {
-	when := manage("system/update", u.config, onlySaved[api.SystemUpdateConfig]{"update", u.config.get}, gate,
-		func(ctx context.Context, c api.SystemUpdateConfig) (api.SystemUpdate, error) {
-			state, err := u.state(ctx)
-			return api.SystemUpdate{Config: c, State: state}, err
-		})
-	where := manage("system/provider", u.provider, onlySaved[api.SystemProviderConfig]{"provider", u.provider.get}, gate,
-		func(_ context.Context, c api.SystemProviderConfig) (api.SystemProvider, error) {
-			if c.Name == "" {
-				c.Name = "images"
-			}
-			return api.SystemProvider{Config: c}, nil
-		})
-	return when, where
-}
-
-// onlySaved is the area of a document that others look at when they need it.
-type onlySaved[C any] struct {
-	name  string
-	saved func() C
-}
-
-// Name implements Area.
-func (o onlySaved[C]) Name() string { return o.name }
-
-// Plan implements change.Target.
-func (o onlySaved[C]) Plan(_ context.Context, c C) (p api.Plan, err error) {
-	if !reflect.DeepEqual(c, o.saved()) {
-		p.Do("save", "the configuration of "+o.name)
-	}
-	return p, nil
-}
-
-// Apply implements change.Target.
-func (onlySaved[C]) Apply(context.Context, C) error { return nil }

@@ -22,9 +22,15 @@ import (
 	"github.com/incusos/incusos/internal/repo"
 )
 
-// repository makes an empty repository and serves it. It returns its root, and
-// what is asked for, as the handler of seen is told.
+// repository makes an empty repository and serves it. Seen is told of each request.
 func repository(t *testing.T, seen func(*http.Request)) (root, address string) {
+	t.Helper()
+	root, address, _ = repositoryIn(t, seen)
+	return root, address
+}
+
+// repositoryIn is repository, with the directory that it is in.
+func repositoryIn(t *testing.T, seen func(*http.Request)) (root, address, dir string) {
 	t.Helper()
 	_, key, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
@@ -34,7 +40,7 @@ func repository(t *testing.T, seen func(*http.Request)) (root, address string) {
 	for _, role := range repo.Roles() {
 		roles[role] = repo.RoleKeys{Threshold: 1, Keys: []crypto.PublicKey{key.Public()}}
 	}
-	dir := filepath.Join(t.TempDir(), "updates")
+	dir = filepath.Join(t.TempDir(), "updates")
 	if err := publish.Init(dir, nil, roles, publish.Signing{Keys: []crypto.Signer{key}, Validity: repo.DefaultValidity()}); err != nil {
 		t.Fatal(err)
 	}
@@ -52,7 +58,7 @@ func repository(t *testing.T, seen func(*http.Request)) (root, address string) {
 		serve.ServeHTTP(w, r)
 	}))
 	t.Cleanup(func() { web.Close(); files.Close() }) //nolint:errcheck // a test
-	return string(contents.Root), web.URL
+	return string(contents.Root), web.URL, dir
 }
 
 // A gatehouse is a proxy of an operator's that alone knows where the repository

@@ -4,6 +4,8 @@
 //
 //	kernel.go     the kernel, its modules and what the processor can do
 //	log.go        entries of the journal
+//	recent.go     the newest, to be looked at
+//	failed.go     those of starts that failed
 //	processes.go  what runs, as a table; process.go reads one of them
 //	eventlog.go   what was measured while the machine started
 //	bundle.go     all of that and more as one archive

@@ -319,7 +319,7 @@ func TestBundle(t *testing.T) {
 		"text.txt":              "words\n",
 		"documents/a.json":      "{\n  \"key\": \"(secret)\",\n  \"name\": \"a\"\n}\n",
 		"ERRORS.txt":            "documents/broken.json: it is broken\ndocuments/fault.json: a fault of incus-osd: oops\n",
-		"log/boot-before.jsonl": `{"MESSAGE":"Restarting","SYSLOG_IDENTIFIER":"incus-osd","_SYSTEMD_UNIT":"incus-osd.service","__REALTIME_TIMESTAMP":"1767268800000000"}` + "\n",
+		"log/boot-before.jsonl": `{"MESSAGE":"Restarting","SYSLOG_IDENTIFIER":"incus-osd","_BOOT_ID":"0000000000000000000000000000000f","_SYSTEMD_UNIT":"incus-osd.service","__REALTIME_TIMESTAMP":"1767268800000000"}` + "\n",
 	} {
 		if diff := cmp.Diff(want, files[name]); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
@@ -379,5 +379,40 @@ func TestRecent(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("recent (-want +got):\n%s", diff)
+	}
+}
+
+// What starts wrote is that of those after the one with an id, and ends where the
+// journal does.
+func TestFailedStarts(t *testing.T) {
+	rig := systest.New(t, systest.Sensible())
+	journal := systest.NewJournal(rig) // the start before wrote one entry
+	at := time.Date(2025, time.December, 31, 0, 0, 0, 0, time.UTC)
+	for boot, text := range map[int]string{-3: "it was staged", -2: strings.Repeat("long ", 200)} {
+		for i := range 50 {
+			journal.Add(systest.JournalEntry{Boot: boot, Time: at, Unit: "incus-osd.service", Identifier: "incus-osd", Message: fmt.Sprint(i, " ", text)})
+		}
+	}
+	journal.Add(systest.JournalEntry{Boot: -2, Time: at, Unit: "chatty.service", Identifier: "chatty", Message: "not notable", Priority: 7})
+	d := debug.New(rig.Host)
+	staged := fmt.Sprintf("%032x", 13)
+	lines := d.FailedStarts(t.Context(), staged)
+	if len(lines) != 41 || !strings.Contains(lines[0], "10 long") || !strings.Contains(lines[39], "49 long") || !strings.Contains(lines[40], "Restarting") {
+		t.Errorf("%d lines:\n%s", len(lines), strings.Join(lines, "\n"))
+	}
+	for _, line := range lines {
+		if len(line) > 300 {
+			t.Errorf("a line has %d bytes", len(line))
+		}
+	}
+	if lines := d.FailedStarts(t.Context(), ""); len(lines) != 1 || !strings.Contains(lines[0], "Restarting") {
+		t.Errorf("without an id: %q", lines)
+	}
+	if lines := d.FailedStarts(t.Context(), fmt.Sprintf("%032x", 15)); len(lines) != 0 {
+		t.Errorf("of a version that was never started: %q", lines)
+	}
+	rig.Programs.Fail("journalctl", errors.New("it is broken"))
+	if lines := d.FailedStarts(t.Context(), staged); len(lines) != 0 {
+		t.Errorf("without a journal: %q", lines)
 	}
 }

@@ -27,12 +27,7 @@ const notice = 5
 // system and Incus say.
 func (d *Debug) Recent(ctx context.Context) ([]string, error) {
 	args := []string{"--output=json", "--no-pager", "--quiet", "--boot=0", "--lines=" + strconv.Itoa(recentEntries)}
-	for p := range notice + 1 {
-		args = append(args, "PRIORITY="+strconv.Itoa(p))
-	}
-	for _, unit := range ownUnits {
-		args = append(args, "+", "_SYSTEMD_UNIT="+unit)
-	}
+	args = append(args, notable()...)
 	kept := &entries{limit: maxLogBytes}
 	cmd := sys.Command("journalctl", args...)
 	cmd.Stdout = kept
@@ -47,6 +42,17 @@ func (d *Debug) Recent(ctx context.Context) ([]string, error) {
 		lines = append(lines, recentLine(e))
 	}
 	return lines, nil
+}
+
+// notable are the arguments of journalctl for what is notable.
+func notable() (args []string) {
+	for p := range notice + 1 {
+		args = append(args, "PRIORITY="+strconv.Itoa(p))
+	}
+	for _, unit := range ownUnits {
+		args = append(args, "+", "_SYSTEMD_UNIT="+unit)
+	}
+	return args
 }
 
 // recentLine is an entry in a line. The message is a list of bytes where it is no

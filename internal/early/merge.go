@@ -7,20 +7,41 @@ import (
 	"io/fs"
 	"path"
 
+	"github.com/incusos/incusos/internal/sets"
 	"github.com/incusos/incusos/internal/sys"
 )
 
 const (
-	active = sysroot + "/var/lib/extensions" // links to the images of applications
-	shown  = sysroot + "/run"                // where systemd-sysext sees files instead
+	active = sysroot + sets.Links // links to the images of applications
+	shown  = sysroot + "/run"     // where systemd-sysext sees files instead
 )
 
-// merge puts the active applications into /usr while nothing runs from it, so
-// that the service manager finds their units the first time it looks. Only
-// images whose root hash is signed by a key in the firmware's db are taken; the
-// kernel checks it. Without them the machine starts all the same, and package
-// apps tries again.
+// merge puts the applications of the version that starts into /usr while nothing
+// runs from it, so that the service manager finds their units the first time it
+// looks. Only images whose root hash is signed by a key in the firmware's db are
+// taken; the kernel checks it. Without them the machine starts all the same, and
+// package apps tries again.
 func merge(ctx context.Context, host sys.Host) error {
+	return errors.Join(point(host.Files), mergeActive(ctx, host))
+}
+
+// point has the links lead to the set of the version that starts. One of which
+// nothing was written down starts with what is active.
+func point(files sys.Dir) error {
+	root := sys.NewDir(files.Path(sysroot))
+	version := sets.Running(root)
+	set, err := sets.Open(root).Of(version)
+	if err != nil || len(set.Now) == 0 {
+		return err
+	}
+	missing, err := sets.Point(root, set.Now)
+	for _, i := range missing {
+		err = errors.Join(err, fmt.Errorf("application %q %s belongs to version %s and is not stored", i.Name, i.Version, version))
+	}
+	return err
+}
+
+func mergeActive(ctx context.Context, host sys.Host) error {
 	links, err := host.Files.ReadDir(active)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && len(links) == 0 {
 		return nil // the first boot

@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/incusos/incusos/internal/sets"
 	"github.com/incusos/incusos/internal/sys"
 )
 
@@ -81,5 +82,70 @@ func TestMachineStartsWithoutApplications(t *testing.T) {
 				t.Errorf("mounts %q, want nothing of the merge left", got)
 			}
 		})
+	}
+}
+
+// The version that starts says which images are merged: after a roll-back they are
+// those that it had.
+func TestVersionThatStartsHasItsApplications(t *testing.T) {
+	const old, next = "202601010000", "202602010000"
+	tests := map[string]struct {
+		running string
+		stored  []string // versions of Incus
+		want    string
+		warns   string
+	}{
+		"the new one":          {next, []string{old, next}, next, ""},
+		"the old one again":    {old, []string{old, next}, old, ""},
+		"never written down":   {"202512010000", []string{old, next}, next, ""},
+		"its image is missing": {old, []string{next}, next, `application \"incus\" ` + old + " belongs to version " + old + " and is not stored"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, 64e9, complete()...)
+			root := sys.NewDir(b.Host.Files.Path("/sysroot"))
+			all := sets.Open(root)
+			err := errors.Join(
+				root.WriteFile("/usr/lib/os-release", []byte("IMAGE_ID=IncusOS\nIMAGE_VERSION="+tt.running+"\n"), 0o644),
+				all.Runs(old, sets.Set{"incus": old}),
+				all.Stage(old, next, sets.Set{"incus": next}),
+				sets.Activate(root, "incus", next))
+			for _, v := range tt.stored {
+				err = errors.Join(err, root.WriteFile(sets.Path("incus", v), nil, 0o600))
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			var merged []string
+			b.Programs.Model("systemd-sysext", func(context.Context, sys.Cmd) ([]byte, error) {
+				merged = b.Mounts.Table()[4:]
+				return nil, nil
+			})
+			if err := Run(t.Context(), b.Host, &b.screen); err != nil {
+				t.Fatal(err)
+			}
+			if want := []string{"/sysroot" + sets.Path("incus", tt.want) + " /sysroot/run/extensions/incus.raw  bind"}; !slices.Equal(merged, want) {
+				t.Errorf("merged are %q, want %q", merged, want)
+			}
+			if got := b.result(t); tt.warns == "" && strings.Contains(got, "warnings") || !strings.Contains(got, tt.warns) {
+				t.Errorf("early.json is %s, want %q", got, tt.warns)
+			}
+		})
+	}
+}
+
+// What cannot be read does not keep the machine from starting.
+func TestDamagedSets(t *testing.T) {
+	b := newMerging(t, "../incus-os-extensions/1/incus.raw")
+	if err := b.Host.Files.WriteFile("/sysroot/var/lib/incus-os/application-sets.json", []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	merged := 0
+	b.Programs.Model("systemd-sysext", func(context.Context, sys.Cmd) ([]byte, error) { merged++; return nil, nil })
+	if err := Run(t.Context(), b.Host, &b.screen); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.result(t); merged != 1 || !strings.Contains(got, "which applications belong to which version") {
+		t.Errorf("merged %d times, early.json is %s", merged, got)
 	}
 }

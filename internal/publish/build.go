@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/incusos/incusos/internal/verity"
@@ -18,7 +20,7 @@ type Build struct {
 	Version      string // twelve digits
 	Architecture string // "x86_64" or "aarch64"
 
-	Usr          string            // file system of a slot
+	Usr          string            // file system of a slot; "": a build of applications alone, without tree, signature and UKI
 	Tree         string            // its hash tree
 	Signature    string            // JSON with its root hash, signed
 	UKI          string            // kernel, initrd and command line
@@ -69,6 +71,20 @@ func FindBuild(dir string) (Build, error) {
 		}
 	}
 	return b, nil
+}
+
+// Only returns a build of nothing but applications of b: a release of them is for
+// machines that run the release of a system before it.
+func (b Build) Only(names []string) (Build, error) {
+	only := Build{Version: b.Version, Architecture: b.Architecture, Applications: make(map[string]string)}
+	for _, name := range names {
+		file, ok := b.Applications[name]
+		if !ok {
+			return Build{}, fmt.Errorf("the build has no application %q; want some of %s", name, strings.Join(slices.Sorted(maps.Keys(b.Applications)), ", "))
+		}
+		only.Applications[name] = file
+	}
+	return only, nil
 }
 
 // one returns the only file that a pattern matches.

@@ -48,10 +48,7 @@ func Publish(ctx context.Context, dir string, a *repo.Author, b Build, t Terms, 
 	if r.Changelog, err = m.bytes(repo.File{Path: repo.ChangelogPath(b.Version), Kind: repo.KindChangelog, Component: "os"}, t.Changelog); err != nil {
 		return err
 	}
-	if err := m.slot(b); err != nil {
-		return fmt.Errorf("the slot of %s: %w", b.Version, err)
-	}
-	if err := m.image("os/kernel.efi", repo.KindUKI, "os", b.UKI); err != nil {
+	if err := m.system(b); err != nil {
 		return err
 	}
 	for _, name := range slices.Sorted(maps.Keys(b.Applications)) {
@@ -70,6 +67,17 @@ type maker struct {
 	prefix string // of paths
 	arch   string
 	files  []repo.File
+}
+
+// system adds what a slot and the boot loader need, if the build has a system.
+func (m *maker) system(b Build) error {
+	if b.Usr == "" {
+		return nil
+	}
+	if err := m.slot(b); err != nil {
+		return fmt.Errorf("the slot of %s: %w", b.Version, err)
+	}
+	return m.image("os/kernel.efi", repo.KindUKI, "os", b.UKI)
 }
 
 // slot adds the file system of a slot, with the tree that the image brings. That

@@ -58,6 +58,28 @@ func (c *Catalog) Choose(m Machine) Choice {
 	return Choice{Why: why}
 }
 
+// Applications returns the releases whose applications a machine may take for the
+// version of the system that it runs, the newest first: that of this version, and
+// those that came without a system before the next one did. Applications of a later
+// system were not made for this one.
+func (c *Catalog) Applications(m Machine) []Release {
+	var found []Release
+	for _, r := range slices.Backward(c.Releases) {
+		phase, in := r.Channels[m.Channel]
+		if r.Version < max(m.Running, c.Floor) || !in || r.Withdrawn != "" {
+			continue
+		}
+		if r.Version > m.Running && len(systemFiles(r.For(m.Architecture))) > 0 {
+			break
+		}
+		if Reached(m.ID, r.Version, phase.Percent) {
+			found = append(found, r)
+		}
+	}
+	slices.Reverse(found)
+	return found
+}
+
 // systemFiles returns the file systems of slots among files.
 func systemFiles(files []File) []File {
 	return slices.DeleteFunc(files, func(f File) bool { return f.Kind != KindUsr })

@@ -129,7 +129,12 @@ const actions = `
 /storage/:scrub-pool               Check the data of a pool against its checksums.
 /storage/:trim-pool                Tell the drives of a pool which blocks are free.
 /storage/:wipe-drive               Wipe a drive. What it held is lost.
-/update/:check                     Look for updates now.
+/update/:check                     Look for updates now. Fetching and staging one is a task.
+/update/:forgive                   Let a version be tried again that did not work.
+/update/:pause                     Stop what is being fetched, and do nothing until updates are resumed; the same as setting paused in the configuration.
+/update/:repair                    Look for damage in what the machine has of its versions, and mend it from the repository, as a task.
+/update/:resume                    Go on with updates.
+/update/:rollback                  Go back to the version before. The one that runs is not tried again until it is forgiven.
 `
 
 func (m Machine) actionRoutes(dir string) []Route {
@@ -160,6 +165,10 @@ func actionBody(path string) reflect.Type {
 		return typeOf[api.SecurityPIN]()
 	case "/update/:check":
 		return typeOf[api.UpdateCheck]()
+	case "/update/:forgive":
+		return typeOf[api.UpdateForgive]()
+	case "/update/:rollback":
+		return typeOf[api.UpdateRollback]()
 	}
 	return nil
 }

@@ -2,12 +2,10 @@ package update
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -21,10 +19,27 @@ type Settings struct {
 	Every      time.Duration // how often to look; 0: never by itself
 	AutoReboot bool          // restart into a new version without being asked
 	Windows    []Window      // when; none: always
+	UrgentFrom string        // the least severity that waits for no window; "": all wait
+	Paused     bool          // nothing is done by itself
 
 	Server string // address of the repository; "": none
 	Token  string // for it
 	Root   []byte // what is trusted; nil: what the image came with
+}
+
+// urgent reports whether a release waits for no window.
+func (s Settings) urgent(r repo.Release) bool {
+	all := repo.Severities()
+	least := slices.Index(all, s.UrgentFrom)
+	return least > 0 && slices.Index(all, r.Severity) >= least
+}
+
+// A Meter is told how work gets on. Package task has one.
+type Meter interface {
+	// Phase begins a part of the work, a few words for people.
+	Phase(name string) error
+	// Amount says how many bytes of the phase are done; total is 0 if it is not known.
+	Amount(done, total uint64)
 }
 
 // An Agent looks for updates, stages them, and finds out what became of them. Its
@@ -37,16 +52,29 @@ type Agent struct {
 	Clock    func() repo.Clock
 	Proxy    fetch.Way // how a repository is reached; nil: as the process reaches others
 	// Updater returns the updater of this machine, and Contents a release to be
-	// written to it.
+	// written to it, which says how many bytes it has fetched.
 	Updater  func() (*Updater, error)
-	Contents func(*fetch.Server, repo.Release) (Contents, error)
-	Healthy  func(context.Context) error
-	Restart  func(context.Context) error
-	// Turn has the machine restart into a version once others can do without it, which
-	// it does not wait for; nil: Restart does, at once.
-	Turn func(ctx context.Context, version string) error
+	Contents func(from *fetch.Server, r repo.Release, amount func(done, total uint64)) (Contents, error)
+	// Repairs returns what repairs the slot that has a version, the one that runs too.
+	Repairs func(from *fetch.Server, r repo.Release, amount func(done, total uint64)) (Repair, error)
+	Healthy func(context.Context) error
+	Restart func(context.Context) error
 
-	turn sync.Mutex // held while something is done
+	// Medium finds a copy of a repository that somebody plugged in. It returns the
+	// directory, "" for none, which is there until done is called. Nil: never any.
+	Medium func() (dir string, done func(), err error)
+	// Log returns what starts of the machine wrote before they failed: those since
+	// the start with an id, "" if that is not known. Nil: nobody can tell.
+	Log func(ctx context.Context, since string) []string
+	// Boot is the id of this start.
+	Boot func() string
+	// AsTask does something that people can watch and cancel, and returns when that
+	// has ended. Nil: it is done without.
+	AsTask func(ctx context.Context, description string, do func(context.Context, Meter) error) error
+
+	Applications Applications
+
+	turn turn
 
 	mu     sync.Mutex // guards status
 	status Status
@@ -57,6 +85,8 @@ type Status struct {
 	LastCheck   time.Time // zero: not since the start
 	Text        string    // a sentence
 	NeedsReboot bool      // a version is staged
+	Done, Total uint64    // bytes of what is fetched; 0 while nothing is
+	Problem     string    // the version that did not work last, and why; "": none
 }
 
 // Status returns how it is going.
@@ -66,11 +96,8 @@ func (a *Agent) Status() Status {
 	return a.status
 }
 
-// Say has the status say how it is going, in a sentence.
-func (a *Agent) Say(format string, args ...any) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.status.Text = fmt.Sprintf(format, args...)
+func (a *Agent) say(format string, args ...any) {
+	a.note(func(s *Status) { s.Text = fmt.Sprintf(format, args...) })
 }
 
 func (a *Agent) note(change func(*Status)) {
@@ -82,9 +109,16 @@ func (a *Agent) note(change func(*Status)) {
 // Settle finds out what became of the last update, and restarts the machine if the
 // version that runs is not good.
 func (a *Agent) Settle(ctx context.Context) error {
-	a.turn.Lock()
-	defer a.turn.Unlock()
+	done, err := a.turn.take(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
 	u, err := a.Updater()
+	if err != nil {
+		return err
+	}
+	before, err := a.Records.Load()
 	if err != nil {
 		return err
 	}
@@ -94,164 +128,69 @@ func (a *Agent) Settle(ctx context.Context) error {
 	}
 	switch what {
 	case Good:
-		a.Say("Version %s was found good", u.Running)
+		a.say("Version %s was found good", u.Running)
 	case RolledBack:
-		a.Say("The last update did not work, and version %s is back: %s", u.Running, a.lastFailure())
+		if err := a.keepLog(ctx, before); err != nil {
+			slog.WarnContext(ctx, "Cannot keep what the failed starts wrote", "err", err)
+		}
+		a.say("The last update did not work, and version %s is back: %s", u.Running, a.reason(before.Version))
 	case Restart:
 		a.note(func(s *Status) { s.NeedsReboot = true })
-		a.Say("A new version is staged; restart the machine")
+		a.say("A new version is staged; restart the machine")
 	case Bad:
 		slog.ErrorContext(ctx, "This version is not good; restarting", "version", u.Running)
 		return a.Restart(ctx)
 	case Nothing:
 	}
+	a.remember()
 	return nil
 }
 
-// lastFailure returns why the newest version that failed did.
-func (a *Agent) lastFailure() string {
+// remember puts into the status which version failed last.
+func (a *Agent) remember() {
+	r, err := a.Records.Load()
+	if err != nil {
+		return // who asks for the state is told
+	}
+	newest, problem := "", ""
+	for version, f := range r.Failed {
+		if version > newest && f.Reason != Asked {
+			newest, problem = version, fmt.Sprintf("version %s did not work: %s", version, f.Reason)
+		}
+	}
+	a.note(func(s *Status) { s.Problem = problem })
+}
+
+// reason returns why a version failed.
+func (a *Agent) reason(version string) string {
 	r, err := a.Records.Load()
 	if err != nil {
 		return err.Error()
 	}
-	newest := ""
-	for version := range r.Failed {
-		newest = max(newest, version)
-	}
-	return r.Failed[newest].Reason
+	return r.Failed[version].Reason
 }
 
-// Check looks for an update now, and stages it. What is wrong is in the status too.
-func (a *Agent) Check(ctx context.Context) error {
-	a.turn.Lock()
-	defer a.turn.Unlock()
-	a.Say("Running update check")
-	err := a.check(ctx)
-	a.note(func(s *Status) {
-		s.LastCheck = time.Now()
-		if err != nil {
-			s.Text = "Failed to update: " + err.Error()
-		}
-	})
-	return err
-}
-
-func (a *Agent) check(ctx context.Context) error {
-	s, err := a.Settings()
-	if err != nil {
-		return err
-	}
-	if s.Server == "" {
-		return errors.New("no repository is set; name one in the configuration of the provider")
-	}
-	m, err := a.Machine()
-	if err != nil {
-		return err
-	}
-	from, err := fetch.Open(s.Server, fetch.Options{Token: s.Token, UserAgent: "IncusOS/" + m.Running, Proxy: a.Proxy})
-	if err != nil {
-		return err
-	}
-	catalog, err := a.refresh(ctx, s, from)
-	if err != nil {
-		return err
-	}
-	r, err := a.Records.Load()
-	if err != nil {
-		return err
-	}
-	m.Channel, m.Blessed = s.Channel, r.Blessed
-	for version := range r.Failed {
-		m.Failed = append(m.Failed, version)
-	}
-	choice := catalog.Choose(m)
-	if choice.Release == nil {
-		a.Say("%s%s", choice.Why, unproven(catalog))
+// keepLog keeps what the starts wrote that the record from before speaks of.
+func (a *Agent) keepLog(ctx context.Context, before Record) error {
+	if a.Log == nil {
 		return nil
 	}
-	return a.stage(ctx, s, from, *choice.Release)
-}
-
-// unproven is what a machine adds that cannot tell how old the news are.
-func unproven(c *repo.Catalog) string {
-	if !c.Unproven {
-		return ""
-	}
-	return "; the clock of this machine was not set by a time server, so nobody knows whether that is still so"
-}
-
-// refresh brings what is known of the repository up to date.
-func (a *Agent) refresh(ctx context.Context, s Settings, from *fetch.Server) (*repo.Catalog, error) {
 	r, err := a.Records.Load()
 	if err != nil {
-		return nil, err
-	}
-	if r.Trusted, r.Source, err = a.trusted(r, s); err != nil {
-		return nil, err
-	}
-	trusted, catalog, err := repo.Refresh(ctx, r.Trusted, a.Clock(), from.Metadata)
-	r.Trusted = trusted
-	if saveErr := a.Records.Save(r); saveErr != nil {
-		return nil, errors.Join(err, saveErr)
-	}
-	return catalog, err
-}
-
-// trusted returns what to start from: what is known of this repository, or its root.
-// A newer image may bring a newer root; what else is known of the repository stays,
-// so that nothing older is taken for news.
-func (a *Agent) trusted(r Record, s Settings) (repo.Trusted, string, error) {
-	source, root := "", s.Root
-	if root != nil {
-		sum := sha256.Sum256(root)
-		source = hex.EncodeToString(sum[:])
-	} else {
-		var err error
-		if root, err = a.Built(); err != nil {
-			return repo.Trusted{}, "", fmt.Errorf("this image came without the root of a repository, so give one in the configuration of the provider: %w", err)
-		}
-	}
-	t := r.Trusted
-	if source != r.Source || t.Root == nil {
-		return repo.Trusted{Root: root}, source, nil
-	}
-	brought, _, err := repo.RootVersion(root)
-	if err != nil {
-		return repo.Trusted{}, "", fmt.Errorf("the root of the repository: %w", err)
-	}
-	if known, _, err := repo.RootVersion(t.Root); err != nil || brought > known {
-		t.Root = root
-	}
-	return t, source, nil
-}
-
-// stage stages a release, and restarts the machine if that is wanted.
-func (a *Agent) stage(ctx context.Context, s Settings, from *fetch.Server, r repo.Release) error {
-	u, err := a.Updater()
-	if err != nil {
 		return err
 	}
-	c, err := a.Contents(from, r)
-	if err != nil {
-		return err
+	r = r.clone()
+	f, ok := r.Failed[before.Version]
+	if !ok {
+		return nil
 	}
-	a.Say("Downloading version %s", r.Version)
-	if err := u.Stage(ctx, c); err != nil {
-		return err
+	for version, other := range r.Failed { // those of earlier failures have been read by now
+		other.Log = nil
+		r.Failed[version] = other
 	}
-	a.note(func(st *Status) { st.NeedsReboot = true })
-	a.Say("Version %s is staged; restart the machine", r.Version)
-	if s.AutoReboot && Allowed(s.Windows, time.Now()) == 0 {
-		return a.restart(ctx, r.Version)
-	}
-	return nil
-}
-
-func (a *Agent) restart(ctx context.Context, version string) error {
-	if a.Turn != nil {
-		return a.Turn(ctx, version)
-	}
-	return a.Restart(ctx)
+	f.Log = a.Log(ctx, before.StagedBy)
+	r.Failed[before.Version] = f
+	return a.Records.Save(r)
 }
 
 // retry is how long to wait after a check that failed, so that machines that lost
@@ -259,8 +198,10 @@ func (a *Agent) restart(ctx context.Context, version string) error {
 const retry = 15 * time.Minute
 
 // Run looks for updates as the settings say, until ctx ends. Settings that change
-// count when it looks next, within a minute.
+// count when it looks next, within a minute. What was plugged in counts at once.
 func (a *Agent) Run(ctx context.Context) {
+	a.remember()
+	a.lookAtMedium(ctx)
 	jitter := rand.N(10 * time.Minute) //nolint:gosec // not a secret
 	began := time.Now()
 	failed := false
@@ -271,7 +212,7 @@ func (a *Agent) Run(ctx context.Context) {
 			wait = until(s, time.Now(), began.Add(jitter), a.Status().LastCheck, failed)
 		}
 		if wait == 0 {
-			if failed = a.Check(ctx) != nil; failed {
+			if failed = a.Look(ctx) != nil; failed {
 				slog.WarnContext(ctx, "Cannot update", "status", a.Status().Text)
 			}
 			continue
@@ -288,9 +229,9 @@ func (a *Agent) Run(ctx context.Context) {
 }
 
 // until returns how long it is until the next check: not before first, not sooner
-// after the last than is wanted, and in a window.
+// after the last than is wanted, and in a window unless there are urgent updates.
 func until(s Settings, now, first, last time.Time, failed bool) time.Duration {
-	if s.Every == 0 || s.Server == "" {
+	if s.Every == 0 || s.Server == "" || s.Paused {
 		return time.Minute
 	}
 	due := first
@@ -302,6 +243,9 @@ func until(s Settings, now, first, last time.Time, failed bool) time.Duration {
 	}
 	if wait := due.Sub(now); wait > 0 {
 		return wait
+	}
+	if s.UrgentFrom != "" {
+		return 0
 	}
 	return Allowed(s.Windows, now)
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/incusos/incusos/internal/fetch"
 	"github.com/incusos/incusos/internal/repo"
+	"github.com/incusos/incusos/internal/sets"
 	"github.com/incusos/incusos/internal/update"
 )
 
@@ -24,16 +25,41 @@ func (b *bench) agent(running string, s *update.Settings, healthy error) (*updat
 		Machine: func() (repo.Machine, error) {
 			return repo.Machine{ID: "a machine", Architecture: "x86_64", Running: running}, nil
 		},
-		Clock:   func() repo.Clock { return repo.Clock{Now: time.Now(), Synchronized: true} },
-		Updater: func() (*update.Updater, error) { u, _ := b.updater(running); return u, nil },
-		Contents: func(from *fetch.Server, r repo.Release) (update.Contents, error) {
+		Clock:    func() repo.Clock { return repo.Clock{Now: time.Now(), Synchronized: true} },
+		Updater:  func() (*update.Updater, error) { u, _ := b.updater(running); return u, nil },
+		Contents: b.contents(running),
+		Repairs: func(from *fetch.Server, r repo.Release, amount func(done, total uint64)) (update.Repair, error) {
 			_, c := b.updater(running)
-			c.Server, c.Release = from, r
-			return c, nil
+			c.Server, c.Release, c.Amount = from, r, amount
+			var err error
+			if c.Wish.Runs, err = sets.Open(b.Host.Files).Of(r.Version); err != nil {
+				return update.Repair{}, err
+			}
+			if r.Version == running {
+				c.Disk.Other, c.Disk.Running = c.Disk.Running, c.Disk.Other
+			}
+			return update.Repair{Fetched: c, ESP: b.esp()}, nil
+		},
+		Applications: update.Applications{
+			Wish: func() (update.Wish, error) {
+				runs, err := sets.Open(b.Host.Files).Of(running)
+				return update.Wish{Installed: []string{"incus"}, Runs: runs}, err
+			},
+			Coming: func(running string, next sets.Set) error { return sets.Open(b.Host.Files).Coming(running, next) },
+			Adopt:  func(context.Context, sets.Set) error { return errors.New("nobody asked for other applications") },
 		},
 		Healthy: func(context.Context) error { return healthy },
 		Restart: func(context.Context) error { *restarts++; return nil },
 	}, restarts
+}
+
+// contents returns releases to be written to the machine while a version runs.
+func (b *bench) contents(running string) func(*fetch.Server, repo.Release, func(done, total uint64)) (update.Contents, error) {
+	return func(from *fetch.Server, r repo.Release, amount func(done, total uint64)) (update.Contents, error) {
+		_, c := b.updater(running)
+		c.Server, c.Release, c.Amount = from, r, amount
+		return c, nil
+	}
 }
 
 // The whole life of an update, from a check to the next check.
@@ -41,7 +67,7 @@ func TestAgentUpdates(t *testing.T) {
 	b := newBench(t)
 	s := &update.Settings{Channel: "stable", Server: b.address, AutoReboot: true}
 	old, restarts := b.agent(from, s, nil)
-	if err := old.Check(t.Context()); err != nil {
+	if err := old.Check(t.Context(), nil); err != nil {
 		t.Fatal(err)
 	}
 	if st := old.Status(); !st.NeedsReboot || *restarts != 1 || st.Text != "Version "+to+" is staged; restart the machine" || st.LastCheck.IsZero() {
@@ -51,7 +77,7 @@ func TestAgentUpdates(t *testing.T) {
 	if err := next.Settle(t.Context()); err != nil || next.Status().Text != "Version "+to+" was found good" {
 		t.Errorf("after the restart: %+v (%v)", next.Status(), err)
 	}
-	if err := next.Check(t.Context()); err != nil || next.Status().Text != "Version "+to+" is the newest in channel \"stable\"" || *restarts != 0 {
+	if err := next.Check(t.Context(), nil); err != nil || next.Status().Text != "Version "+to+" is the newest in channel \"stable\"" || *restarts != 0 {
 		t.Errorf("after the next check: %+v (%v)", next.Status(), err)
 	}
 }
@@ -62,7 +88,7 @@ func TestAgentGoesBack(t *testing.T) {
 	b := newBench(t)
 	s := &update.Settings{Channel: "stable", Server: b.address}
 	old, restarts := b.agent(from, s, nil)
-	if err := old.Check(t.Context()); err != nil || *restarts != 0 {
+	if err := old.Check(t.Context(), nil); err != nil || *restarts != 0 {
 		t.Fatal(err, *restarts)
 	}
 	next, restarts := b.agent(to, s, errors.New("the pool local is not imported"))
@@ -76,7 +102,7 @@ func TestAgentGoesBack(t *testing.T) {
 	if got := old.Status().Text; got != "The last update did not work, and version "+from+" is back: the pool local is not imported" {
 		t.Errorf("it says %q", got)
 	}
-	if err := old.Check(t.Context()); err != nil || old.Status().Text != "Version "+to+" was tried and did not work; it is tried again when asked for" {
+	if err := old.Check(t.Context(), nil); err != nil || old.Status().Text != "Version "+to+" was tried and did not work; it is tried again when asked for" {
 		t.Errorf("after the next check: %+v (%v)", old.Status(), err)
 	}
 }
@@ -122,7 +148,7 @@ func TestAgentSaysWhatIsWrong(t *testing.T) {
 			s := &update.Settings{Channel: "stable", Server: b.address}
 			a, _ := b.agent(from, s, nil)
 			tt.change(a, s)
-			err := a.Check(t.Context())
+			err := a.Check(t.Context(), nil)
 			if err == nil || !strings.Contains(err.Error(), tt.want) || a.Status().Text != "Failed to update: "+err.Error() {
 				t.Errorf("it said %v, want %q; status %q", err, tt.want, a.Status().Text)
 			}

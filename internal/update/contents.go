@@ -11,13 +11,10 @@ import (
 	"slices"
 
 	"github.com/incusos/incusos/internal/repo"
+	"github.com/incusos/incusos/internal/sets"
 	"github.com/incusos/incusos/internal/sys"
 	"github.com/incusos/incusos/internal/verity"
 )
-
-// storeDir is where images of applications are, as VERSION/NAME.raw (package apps
-// merges them).
-const storeDir = "/var/lib/incus-os-extensions"
 
 // maxKernel is the most bytes a kernel with its initrd may have: three have to fit
 // on the ESP.
@@ -31,24 +28,15 @@ type Fetched struct {
 	Download
 	Files        sys.Dir
 	Disk         Disk
-	Architecture string   // as repositories call it
-	Installed    []string // applications to take from the release
+	Architecture string // as repositories call it
+	Wish         Wish   // which applications to take from the release
 }
 
 // Version implements Contents.
 func (f Fetched) Version() string { return f.Release.Version }
 
-// Applications implements Contents. One that the release does not have is left out:
-// it goes on with the image it has.
-func (f Fetched) Applications() map[string]string {
-	all := make(map[string]string)
-	for _, file := range f.Release.For(f.Architecture) {
-		if file.Kind == repo.KindApp && slices.Contains(f.Installed, file.Component) {
-			all[file.Component] = f.Release.Version
-		}
-	}
-	return all
-}
+// Applications implements Contents.
+func (f Fetched) Applications() sets.Set { return f.Wish.set(f.Release, f.Architecture) }
 
 // one returns the only file of a kind for a component.
 func (f Fetched) one(kind, component string) (repo.File, error) {
@@ -158,14 +146,14 @@ func (f Fetched) Application(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	final := path.Join(storeDir, f.Release.Version, name+".raw")
+	final := sets.Path(name, f.Release.Version)
 	if f.Files.Exists(final) {
 		return nil
 	}
 	if err := f.Files.MkdirAll(path.Dir(final), 0o700); err != nil {
 		return err
 	}
-	part := final + ".part"
+	part := final + sets.Part
 	out, err := os.OpenFile(f.Files.Path(part), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return err
@@ -193,12 +181,12 @@ func (f Fetched) fillApplication(ctx context.Context, image repo.File, out *os.F
 // stored returns the images of an application that the machine has, the newest
 // first.
 func (f Fetched) stored(name string) (files []string) {
-	versions, err := f.Files.ReadDir(storeDir)
+	versions, err := f.Files.ReadDir(sets.Store)
 	if err != nil {
 		return nil
 	}
 	for _, v := range slices.Backward(versions) {
-		if file := path.Join(storeDir, v.Name(), name+".raw"); f.Files.Exists(file) {
+		if file := sets.Path(name, v.Name()); f.Files.Exists(file) {
 			files = append(files, file)
 		}
 	}

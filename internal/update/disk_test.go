@@ -14,6 +14,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -22,6 +23,7 @@ import (
 	"github.com/incusos/incusos/internal/fetch"
 	"github.com/incusos/incusos/internal/publish"
 	"github.com/incusos/incusos/internal/repo"
+	"github.com/incusos/incusos/internal/sets"
 	"github.com/incusos/incusos/internal/sys"
 	"github.com/incusos/incusos/internal/sys/systest"
 	"github.com/incusos/incusos/internal/update"
@@ -53,10 +55,13 @@ type bench struct {
 	disks   *systest.DiskTools
 	images  map[string][]byte // file systems by version
 	release repo.Release
+	first   repo.Release // the one that is installed
 	server  *fetch.Server
 	address string
-	root    []byte       // of the repository
-	left    atomic.Int64 // requests that are answered
+	dir     string                         // where the repository is
+	change  func(func(*repo.Author) error) // changes it
+	root    []byte                         // of the repository
+	left    atomic.Int64                   // requests that are answered
 }
 
 func noise(seed byte, blocks int) []byte {
@@ -119,7 +124,21 @@ func (b *bench) publish() {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	b.release, b.root, b.address = contents.Releases[0], contents.Root, web.URL
+	b.first = contents.Releases[1]
+	b.release, b.root, b.address, b.dir = contents.Releases[0], contents.Root, web.URL, dir
+	b.change = func(do func(*repo.Author) error) {
+		if err := publish.Change(b.t.Context(), dir, with, do); err != nil {
+			b.t.Fatal(err)
+		}
+	}
+}
+
+// add adds a release to the repository.
+func (b *bench) add(build publish.Build) {
+	b.t.Helper()
+	b.change(func(a *repo.Author) error {
+		return publish.Publish(b.t.Context(), b.dir, a, build, publish.Terms{Channel: "stable", Percent: 100, Severity: "none"}, time.Now())
+	})
 }
 
 // build writes what a build of a version leaves.
@@ -172,6 +191,9 @@ func (b *bench) install() {
 	}
 	b.write(b.part(5).Path, b.images[from])
 	b.write("/var/lib/incus-os-extensions/"+from+"/incus.raw", append(noise(3, 200), from...))
+	if err := sets.Open(b.Host.Files).Runs(from, sets.Set{"incus": from}); err != nil {
+		b.t.Fatal(err)
+	}
 	if err := b.esp().Add(from, 0, []byte("old kernel")); err != nil {
 		b.t.Fatal(err)
 	}
@@ -222,10 +244,15 @@ func (b *bench) updater(running string) (*update.Updater, update.Fetched) {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	u := &update.Updater{Running: running, Loader: b.esp(), Slots: disk, Records: update.File{Files: b.Host.Files}}
+	all := sets.Open(b.Host.Files)
+	runs, err := all.Of(running)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	u := &update.Updater{Running: running, Loader: b.esp(), Slots: disk, Records: update.File{Files: b.Host.Files}, Sets: all}
 	return u, update.Fetched{
 		Download: update.Download{Server: b.server, Release: b.release, Tally: new(fetch.Tally)},
-		Files:    b.Host.Files, Disk: disk, Architecture: "x86_64", Installed: []string{"incus"},
+		Files:    b.Host.Files, Disk: disk, Architecture: "x86_64", Wish: update.Wish{Installed: []string{"incus"}, Runs: runs},
 	}
 }
 
@@ -284,8 +311,12 @@ func TestUpdateOfADisk(t *testing.T) {
 	if what, err := next.Settle(t.Context(), func(context.Context) error { return nil }); what != update.Good || err != nil {
 		t.Errorf("the new version says %s (%v)", what, err)
 	}
-	if r, err := next.Records.Load(); err != nil || r.Phase != update.Idle || r.Blessed != to || r.Sets[to]["incus"] != to {
+	if r, err := next.Records.Load(); err != nil || r.Phase != update.Idle || r.Blessed != to {
 		t.Errorf("the record is %+v (%v)", r, err)
+	}
+	all, err := sets.Open(b.Host.Files).Get()
+	if want := map[string]sets.System{from: {Now: sets.Set{"incus": from}}, to: {Now: sets.Set{"incus": to}}}; err != nil || !reflect.DeepEqual(all.Systems, want) {
+		t.Errorf("the sets are %+v (%v), want %+v", all.Systems, err, want)
 	}
 	if n := b.disks.Mounted(); n != 0 {
 		t.Errorf("%d file systems are still mounted", n)

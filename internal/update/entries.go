@@ -125,12 +125,41 @@ func (p ESP) Remove(e Entry) error {
 }
 
 // Bless implements Loader.
-func (p ESP) Bless(e Entry) error {
+func (p ESP) Bless(e Entry) error { return p.rename(e, "IncusOS_"+e.Version+".efi") }
+
+// Shelve implements Loader: the boot loader takes an entry without tries left last.
+func (p ESP) Shelve(e Entry) error { return p.rename(e, "IncusOS_"+e.Version+"+0-1.efi") }
+
+func (p ESP) rename(e Entry, to string) error {
 	return p.mounted(func() error {
 		name, err := p.file(e)
 		if err != nil {
 			return err
 		}
-		return p.Host.Files.Rename(name, path.Join(ukiDir, "IncusOS_"+e.Version+".efi"))
+		return p.Host.Files.Rename(name, path.Join(ukiDir, to))
+	})
+}
+
+// Read returns the kernel of an entry.
+func (p ESP) Read(version string) (uki []byte, err error) {
+	err = p.mounted(func() error {
+		name, err := p.file(Entry{Version: version})
+		if err != nil {
+			return err
+		}
+		uki, err = p.Host.Files.ReadFile(name)
+		return err
+	})
+	return uki, err
+}
+
+// Replace writes the kernel of an entry anew. The old or the new one is there.
+func (p ESP) Replace(version string, uki []byte) error {
+	return p.mounted(func() error {
+		name, err := p.file(Entry{Version: version})
+		if err != nil {
+			return err
+		}
+		return p.Host.Files.WriteFile(name, uki, 0o700)
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -20,6 +21,7 @@ type Download struct {
 	Server  *fetch.Server
 	Release repo.Release
 	Tally   *fetch.Tally
+	Amount  func(done, total uint64) // is told how many bytes of an image were fetched; nil: nobody is
 }
 
 // Most bytes of a compact index and of a tree: those of an image of 16 GiB.
@@ -76,13 +78,51 @@ func (d Download) make(ctx context.Context, f repo.File, index *verity.Index, ou
 	if err := plan.Copy(ctx, index, target, old); err != nil {
 		return nil, err
 	}
-	if err := d.Server.Blocks(ctx, f, index, target, plan.Missing, d.Tally); err != nil {
+	stop := d.report(plan.Missing, f.Length)
+	err = d.Server.Blocks(ctx, f, index, target, plan.Missing, d.Tally)
+	stop()
+	if err != nil {
 		return nil, err
 	}
 	if err := flush(out); err != nil {
 		return nil, err
 	}
 	return verity.Build(ctx, index.Superblock, io.NewSectionReader(out, 0, f.Length))
+}
+
+// reportEvery is how often it is said how much was fetched.
+const reportEvery = 500 * time.Millisecond
+
+// report says how much was fetched of what an image with so many bytes lacks, until
+// stop is called.
+func (d Download) report(missing []verity.Range, length int64) (stop func()) {
+	var total uint64
+	for _, r := range missing {
+		total += uint64(min((r.First+r.Blocks)*verity.BlockSize, length) - r.First*verity.BlockSize) //nolint:gosec // not negative
+	}
+	if d.Amount == nil || total == 0 {
+		return func() {}
+	}
+	began := d.Tally.Bytes.Load()
+	say := func() {
+		d.Amount(min(uint64(d.Tally.Bytes.Load()-began), total), total) //nolint:gosec // it only grows
+	}
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		tick := time.NewTicker(reportEvery)
+		defer tick.Stop()
+		for {
+			say()
+			select {
+			case <-tick.C:
+			case <-done:
+				say()
+				return
+			}
+		}
+	}()
+	return func() { close(done); <-ended }
 }
 
 // flush brings what was written to the disk, and lets the kernel forget it, so that

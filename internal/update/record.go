@@ -29,12 +29,10 @@ type Record struct {
 	Version string `json:"version,omitempty"` // the one the phase is about
 	Reason  string `json:"reason,omitempty"`  // why the last try was not good, as far as it could say
 
+	StagedBy string `json:"staged_by,omitempty"` // id of the start in which it was staged; those after it try the version
+
 	Blessed string             `json:"blessed,omitempty"` // highest version ever found good
 	Failed  map[string]Failure `json:"failed,omitempty"`  // by version
-
-	// Sets has the applications that belong to each version of the system: a
-	// version that comes back runs with those it had.
-	Sets map[string]map[string]string `json:"sets,omitempty"`
 
 	Source  string       `json:"source,omitempty"` // which root that an operator gave the next is of; "" is that of the image
 	Trusted repo.Trusted `json:"trusted"`          // metadata of the repository
@@ -42,17 +40,15 @@ type Record struct {
 
 // A Failure is a version that did not work. It is not tried again by itself.
 type Failure struct {
-	Reason string `json:"reason"`
+	Reason string   `json:"reason"`
+	Log    []string `json:"log,omitempty"` // the last that its starts wrote, a line each; of the newest failure alone
 }
 
 // clone returns a record that can be changed.
 func (r Record) clone() Record {
-	r.Failed, r.Sets = maps.Clone(r.Failed), maps.Clone(r.Sets)
+	r.Failed = maps.Clone(r.Failed)
 	if r.Failed == nil {
 		r.Failed = make(map[string]Failure)
-	}
-	if r.Sets == nil {
-		r.Sets = make(map[string]map[string]string)
 	}
 	return r
 }

@@ -31,7 +31,7 @@ func (u *Updater) Settle(ctx context.Context, healthy func(context.Context) erro
 	if err != nil {
 		return Nothing, err
 	}
-	if ok && running.Counted && r.Version != u.Running {
+	if _, left := r.Failed[u.Running]; ok && running.Counted && r.Version != u.Running && !left {
 		// It was staged, and before its entry was removed for a newer one the
 		// power failed. Whatever the record says, it is being tried.
 		r.Phase, r.Version, r.Reason = Staged, u.Running, ""
@@ -92,7 +92,6 @@ func (u *Updater) bless(r Record) error {
 // A cut between the two leaves an entry that nobody starts.
 func (u *Updater) rollBack(r Record, e Entry, ok bool) error {
 	r.Failed[r.Version] = Failure{Reason: cmp.Or(r.Reason, "it never came as far as to say what was wrong")}
-	delete(r.Sets, r.Version)
 	r.Phase, r.Version, r.Reason = Idle, "", ""
 	if err := u.Records.Save(r); err != nil {
 		return fmt.Errorf("writing down that a version did not work: %w", err)

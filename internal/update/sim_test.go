@@ -9,6 +9,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/incusos/incusos/internal/sets"
 	"github.com/incusos/incusos/internal/update"
 	"github.com/incusos/incusos/internal/verity"
 )
@@ -22,7 +23,10 @@ type machine struct {
 	slots  [2]slot
 	esp    map[string]update.Entry // by version; an entry is written by renaming, so it is whole
 	record update.Record
-	store  map[string][]string // blocks of images of applications, by "name version"
+	sets   sets.Saved
+	links  sets.Set                // which images of applications are active
+	store  map[sets.Image][]string // blocks of images of applications
+	may    map[string][]sets.Set   // by version of the system: what it may be started with
 
 	running int             // slot
 	good    map[string]bool // versions that work
@@ -115,6 +119,11 @@ func (m *machine) Bless(e update.Entry) error {
 	return nil
 }
 
+func (m *machine) Shelve(e update.Entry) error {
+	m.either(func() { m.esp[e.Version] = update.Entry{Version: e.Version, Counted: true, Done: 1} })
+	return nil
+}
+
 // Slots.
 func (m *machine) other() *slot { return &m.slots[1-m.running] }
 
@@ -136,12 +145,7 @@ func (m *machine) Name(_ context.Context, version string, _ verity.Digest) error
 func (m *machine) Load() (update.Record, error) { return m.record, nil }
 
 func (m *machine) Save(r update.Record) error {
-	m.either(func() {
-		if m.fault == "sets are not written down" {
-			r.Sets = m.record.Sets
-		}
-		m.record = r
-	})
+	m.either(func() { m.record = r })
 	return nil
 }
 
@@ -151,8 +155,17 @@ type release struct {
 	version string
 }
 
-func (c release) Version() string                 { return c.version }
-func (c release) Applications() map[string]string { return map[string]string{"incus": c.version} }
+func (c release) Version() string { return c.version }
+
+// Applications are Incus, and ovn, which not every release has.
+func (c release) Applications() sets.Set {
+	set := sets.Set{"incus": c.version, "ovn": c.version}
+	if last := c.version[len(c.version)-3]; last%2 == 0 {
+		set["ovn"] = c.m.links["ovn"]
+	}
+	c.m.may[c.version] = []sets.Set{set}
+	return set
+}
 
 func (c release) Slot(context.Context) (verity.Digest, error) {
 	s := c.m.other()
@@ -172,7 +185,7 @@ func (c release) Slot(context.Context) (verity.Digest, error) {
 func (c release) Application(_ context.Context, name string) error {
 	c.m.either(func() {
 		if c.m.fault != "applications are not stored" {
-			c.m.store[name+" "+c.version] = image(c.version)
+			c.m.store[sets.Image{Name: name, Version: c.version}] = image(name + c.version)
 		}
 	})
 	return nil
@@ -224,7 +237,8 @@ func (m *machine) boot() (string, error) {
 	return "", errBrick
 }
 
-// start mounts the slot of a version. It must be there whole, with its applications.
+// start mounts the slot of a version, and has the links lead to its set. Both must be
+// there whole.
 func (m *machine) start(version string) (bool, error) {
 	s := slices.IndexFunc(m.slots[:], func(s slot) bool { return s.name == version })
 	if s < 0 {
@@ -233,13 +247,9 @@ func (m *machine) start(version string) (bool, error) {
 	if !slices.Equal(m.slots[s].blocks, image(version)) {
 		return false, fmt.Errorf("the slot of version %s has %q", version, m.slots[s].blocks)
 	}
-	for name, v := range m.record.Sets[version] {
-		if v != version || !slices.Equal(m.store[name+" "+v], image(v)) {
-			return false, fmt.Errorf("version %s starts with %s %s", version, name, v)
-		}
-	}
-	if m.record.Sets[version] == nil {
-		return false, fmt.Errorf("version %s starts without applications", version)
+	m.point(m.sets.Systems[version].Now)
+	if err := m.complete(version, m.links); err != nil {
+		return false, err
 	}
 	m.running = s
 	return true, nil
@@ -251,7 +261,8 @@ func interim(offered string) string { return offered[:11] + string(offered[11]-1
 // run is the daemon of a version, from its start until it restarts the machine or
 // has nothing to do. Offered is the newest version of the repository.
 func (m *machine) run(version, offered string) (restart bool, err error) {
-	u := &update.Updater{Running: version, Loader: m, Slots: m, Records: m}
+	m.prune()
+	u := &update.Updater{Running: version, Loader: m, Slots: m, Records: m, Sets: m}
 	what, err := u.Settle(m.t.Context(), func(context.Context) error {
 		if m.effect(); !m.good[version] {
 			return errors.New("Incus does not answer")
@@ -262,7 +273,7 @@ func (m *machine) run(version, offered string) (restart bool, err error) {
 		return true, err
 	}
 	if _, failed := m.record.Failed[offered]; failed || offered <= version || offered <= m.record.Blessed {
-		return false, nil
+		return false, m.alone(version)
 	}
 	if between := interim(offered); m.r.IntN(4) == 0 && between > version {
 		// Another one was staged before, which nobody got round to starting.
@@ -282,8 +293,14 @@ func (m *machine) life(versions int) error {
 	const first = "202601010000"
 	m.slots = [2]slot{{name: first, blocks: image(first), kept: image(first)}, {name: "_empty", blocks: make([]string, blocksOf), kept: make([]string, blocksOf)}}
 	m.esp = map[string]update.Entry{first: {Version: first}}
-	m.record = update.Record{Blessed: first, Sets: map[string]map[string]string{first: {"incus": first}}}
-	m.store = map[string][]string{"incus " + first: image(first)}
+	m.record = update.Record{Blessed: first}
+	m.links = sets.Set{"incus": first, "ovn": first}
+	m.sets = m.sets.Runs(first, m.links)
+	m.may = map[string][]sets.Set{first: {maps.Clone(m.links)}}
+	m.store = make(map[sets.Image][]string)
+	for name, v := range m.links {
+		m.store[sets.Image{Name: name, Version: v}] = image(name + v)
+	}
 	m.good = map[string]bool{first: true}
 	best := first
 	for i := range versions {
@@ -347,8 +364,8 @@ func (m *machine) once(offered, good string) (done bool, err error) {
 	if m.good[offered] && (version != offered || failed) || !m.good[offered] && (version != good || !failed) {
 		return false, fmt.Errorf("version %s, which is good: %v, ends with %s running, refused: %v", offered, m.good[offered], version, failed)
 	}
-	if m.record.Phase != update.Idle || m.record.Sets[version] == nil {
+	if m.record.Phase != update.Idle {
 		return false, fmt.Errorf("the record is %+v", m.record)
 	}
-	return true, nil
+	return true, m.ready()
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+
+	"github.com/incusos/incusos/internal/sets"
 )
 
 // ErrTrying reports that the version that runs is not found good yet. Until it is,
@@ -22,15 +24,17 @@ var ErrFailed = errors.New("this version was tried and did not work")
 //  2. Entries of versions that do not run are removed from the boot loader. From
 //     here on the running version is the only one, since the slot of the other is
 //     about to be overwritten, and a part of two versions must never be started.
-//  3. The slot is marked empty, for tools that look at the disk.
-//  4. The slot is written, flushed, and verified as a whole against the root hash.
-//  5. It gets the name of the version and the identity that the kernel finds it by.
-//  6. Applications are stored.
-//  7. That it is staged is written down, and which applications belong to it: the
-//     new version looks there when it starts.
-//  8. The disk is bound to what the new version will measure, so that it unlocks by
+//  3. Its set is written down: which applications belong to it. The new version
+//     looks there when it starts. From here on nobody removes them, and those of the
+//     version that was in the slot go.
+//  4. The slot is marked empty, for tools that look at the disk.
+//  5. The slot is written, flushed, and verified as a whole against the root hash.
+//  6. It gets the name of the version and the identity that the kernel finds it by.
+//  7. Applications are stored. The running version does not look at them.
+//  8. That it is staged is written down.
+//  9. The disk is bound to what the new version will measure, so that it unlocks by
 //     itself; the binding of the running version stays.
-//  9. The entry appears in the boot loader. Without it there is no update, whatever
+//  10. The entry appears in the boot loader. Without it there is no update, whatever
 //     else is there.
 func (u *Updater) Stage(ctx context.Context, c Contents) error {
 	r, err := u.Records.Load()
@@ -51,12 +55,14 @@ func (u *Updater) Stage(ctx context.Context, c Contents) error {
 	if err := u.removeOthers(); err != nil {
 		return err
 	}
-	if err := u.fill(ctx, c); err != nil {
+	set := c.Applications()
+	if err := u.Sets.Stage(u.Running, c.Version(), set); err != nil {
+		return fmt.Errorf("writing down the applications of version %s: %w", c.Version(), err)
+	}
+	if err := u.fill(ctx, c, set); err != nil {
 		return err
 	}
 	r.Phase = Staged
-	r.Sets[c.Version()] = c.Applications()
-	u.forgetSets(r)
 	if err := u.Records.Save(r); err != nil {
 		return fmt.Errorf("writing down that version %s is staged: %w", c.Version(), err)
 	}
@@ -124,8 +130,8 @@ func (u *Updater) removeOthers() error {
 	return nil
 }
 
-// fill writes the slot and the applications.
-func (u *Updater) fill(ctx context.Context, c Contents) error {
+// fill writes the slot, and the applications that the machine does not run already.
+func (u *Updater) fill(ctx context.Context, c Contents, set sets.Set) error {
 	if err := u.Slots.Clear(ctx); err != nil {
 		return fmt.Errorf("marking the slot empty: %w", err)
 	}
@@ -136,17 +142,13 @@ func (u *Updater) fill(ctx context.Context, c Contents) error {
 	if err := u.Slots.Name(ctx, c.Version(), root); err != nil {
 		return fmt.Errorf("naming the slot of version %s: %w", c.Version(), err)
 	}
-	for _, name := range slices.Sorted(maps.Keys(c.Applications())) {
+	for _, name := range slices.Sorted(maps.Keys(set)) {
+		if set[name] != c.Version() {
+			continue
+		}
 		if err := c.Application(ctx, name); err != nil {
 			return fmt.Errorf("application %s of version %s: %w", name, c.Version(), err)
 		}
 	}
 	return nil
-}
-
-// forgetSets drops the sets of versions that are on neither slot.
-func (u *Updater) forgetSets(r Record) {
-	maps.DeleteFunc(r.Sets, func(version string, _ map[string]string) bool {
-		return version != u.Running && version != r.Version
-	})
 }

@@ -8,19 +8,24 @@
 // says why each step is where it is, and a test cuts the power between any two.
 //
 //	update.go   what an update needs of the machine
-//	record.go   what is remembered: phase, failed versions, sets of applications
+//	record.go   what is remembered: phase, failed versions
 //	stage.go    from a release to an entry in the boot loader
 //	settle.go   what became of it, after a restart
 //	entries.go  the entries of the boot loader, as files on the ESP
 //	slots.go    the slots, as partitions
 //	image.go    making one image of what is there and what is fetched
 //	contents.go a release, written to this disk as it is fetched
+//	applications.go  which applications a version gets, and new ones for the version that runs
 //	windows.go  when updates may be made
-//	agent.go    looks for updates, and does all of the above
+//	agent.go    does all of the above when it is time to, and says how it goes
+//	check.go    looks for an update, and has it staged
+//	back.go     goes back when somebody asks, and forgives
+//	repair.go   brings what is damaged back to what was released
+//	turn.go     one thing at a time
 //
 // What may be installed is said by package repo, and fetched by package fetch; which
-// blocks are missing, by package verity. Package daemon decides when, and whether a
-// version is good.
+// blocks are missing, by package verity. Which applications belong to which version
+// is kept by package sets. Package daemon decides when, and whether a version is good.
 package update
 
 import (
@@ -28,6 +33,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/incusos/incusos/internal/sets"
 	"github.com/incusos/incusos/internal/verity"
 )
 
@@ -42,6 +48,8 @@ type Loader interface {
 	Remove(Entry) error
 	// Bless makes an entry one that counts no tries.
 	Bless(Entry) error
+	// Shelve makes an entry one that is started only if there is no other.
+	Shelve(Entry) error
 }
 
 // An Entry is a version that the boot loader can start.
@@ -69,13 +77,13 @@ type Slots interface {
 // failure, and then do what is left.
 type Contents interface {
 	Version() string
-	// Applications returns the versions of the images that belong to it, by the
-	// names of the applications.
-	Applications() map[string]string
+	// Applications returns the set of it: the versions of the images that belong to
+	// it, by the names of the applications. Some may be those that run already.
+	Applications() sets.Set
 	// Slot makes the slot that does not run the file system of the release. It
 	// returns the root hash that it has verified and found signed.
 	Slot(ctx context.Context) (verity.Digest, error)
-	// Application stores the image of an application, verified.
+	// Application stores the image of an application of its own version, verified.
 	Application(ctx context.Context, name string) error
 	// Kernel returns the kernel with its initrd and command line, verified.
 	Kernel(ctx context.Context) ([]byte, error)
@@ -88,12 +96,19 @@ type Records interface {
 	Save(Record) error
 }
 
+// Sets remember which images of applications belong to which version (package
+// sets). Stage is durable when it returns; after a cut the old or the new is there.
+type Sets interface {
+	Stage(running, version string, set sets.Set) error
+}
+
 // An Updater updates one machine. Its methods must not be called at the same time.
 type Updater struct {
 	Running string // the version that runs
 	Loader  Loader
 	Slots   Slots
 	Records Records
+	Sets    Sets
 
 	// Bind has the disk unlock for a start of this kernel too, or says why it would
 	// not. Nil: the disk needs nobody to unlock it.

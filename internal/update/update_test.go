@@ -30,6 +30,7 @@ func TestAnyCutLeavesAMachineThatStarts(t *testing.T) {
 func TestCutsFindFaults(t *testing.T) {
 	for _, fault := range []string{
 		"entries stay", "slots are not flushed", "slots are not named", "sets are not written down", "applications are not stored",
+		"links stay", "images go too early", "images stay", "changes are not written down",
 	} {
 		found := error(nil)
 		for life := uint64(0); life < 300 && found == nil; life++ {
@@ -49,7 +50,7 @@ func newMachine(t *testing.T) (*machine, *update.Updater) {
 	if err := m.life(0); err != nil {
 		t.Fatal(err)
 	}
-	return m, &update.Updater{Running: "202601010000", Loader: m, Slots: m, Records: m}
+	return m, &update.Updater{Running: "202601010000", Loader: m, Slots: m, Records: m, Sets: m}
 }
 
 func TestStageRefuses(t *testing.T) {

@@ -59,7 +59,7 @@ func newReleases(t *testing.T) *releases {
 	}
 	work := scratch(t)
 	r := &releases{
-		updates: &updates{dir: filepath.Join(work, "updates"), sent: new(counter)},
+		updates: &updates{built: build.Version, dir: filepath.Join(work, "updates"), sent: new(counter)},
 		work:    work, incusos: filepath.Join(work, "incusos"), keys: input(t, "INCUSOS_KEYS", "keys", "make keys"), tools: options(t).Tools,
 		image: built, build: build, usr: usr, newest: at,
 	}
@@ -72,6 +72,19 @@ func newReleases(t *testing.T) *releases {
 
 // release publishes the next version.
 func (r *releases) release(t *testing.T, c change) string {
+	t.Helper()
+	r.next = r.publish(t, c)
+	return r.next
+}
+
+// applications publishes some applications under the next version, and no system.
+func (r *releases) applications(t *testing.T, names string) string {
+	t.Helper()
+	return r.publish(t, change{}, "--applications", names)
+}
+
+// publish publishes what there is of the next version, or what flags say of it.
+func (r *releases) publish(t *testing.T, c change, flags ...string) string {
 	t.Helper()
 	r.newest = r.newest.Add(time.Minute)
 	version := r.newest.Format(versionFormat)
@@ -87,8 +100,7 @@ func (r *releases) release(t *testing.T, c change) string {
 			t.Fatal(err)
 		}
 	}
-	run(t, r.work, r.incusos, "repo", "publish", "--keys", r.keys, "--image", r.made, "--channel", "stable", r.dir)
-	r.next = version
+	run(t, r.work, r.incusos, append([]string{"repo", "publish", "--keys", r.keys, "--image", r.made, "--channel", "stable", r.dir}, flags...)...)
 	return version
 }
 

@@ -5,6 +5,7 @@ package vm_test
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -37,7 +38,7 @@ var silent = regexp.MustCompile(`never came as far`)
 func TestBrokenUpdates(t *testing.T) {
 	s := newSite(t)
 	newContainer(t, s.r, s.c)
-	key, incus := recoveryKey(t, s.r, s.c), s.application(t)
+	key, incus := recoveryKey(t, s.r, s.c), belongs(t, s.r, s.c, s.version).FriendlyVersion
 	for _, b := range broken {
 		if t.Failed() {
 			break // in what state the machine is, nobody knows
@@ -57,8 +58,12 @@ func TestBrokenUpdates(t *testing.T) {
 			s.isBack(t, version, b.reason)
 			t.Logf("back after %v", time.Since(began).Round(time.Second))
 			s.whole(t)
-			if got := s.application(t); got != incus {
-				t.Errorf("Incus is %s, want %s", got, incus)
+			app := belongs(t, s.r, s.c, s.version)
+			if app.FriendlyVersion != incus {
+				t.Errorf("Incus is %s, want %s", app.FriendlyVersion, incus)
+			}
+			if want := []string{s.version, version}; !slices.Equal(app.AvailableVersions, want) {
+				t.Errorf("images of Incus are %q, want %q: those of the two slots", app.AvailableVersions, want)
 			}
 			if got := recoveryKey(t, s.r, s.c); got != key {
 				t.Error("the recovery key is another one")
@@ -116,14 +121,4 @@ func (s *site) isBack(t *testing.T, failed string, reason *regexp.Regexp) {
 	reached(t, s.r, s.c, "that it is not tried again", func(u api.SystemUpdateState) bool {
 		return refused(u) && strings.Contains(u.Status, failed) && strings.Contains(u.Status, "did not work")
 	})
-}
-
-// application returns which Incus runs.
-func (s *site) application(t *testing.T) string {
-	t.Helper()
-	var app api.Application
-	if err := s.c.Get(within(t, s.r, time.Minute), "/os/1.0/applications/incus", &app); err != nil {
-		t.Fatal(err)
-	}
-	return app.State.FriendlyVersion
 }

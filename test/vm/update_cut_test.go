@@ -90,6 +90,7 @@ func comesBack(t *testing.T, s *site) {
 		t.Fatalf("version %s is up; want %s or %s", s.version, old, s.u.next)
 	}
 	answersThroughIncus(t, s.r, s.c, s.version)
+	belongs(t, s.r, s.c, s.version)
 }
 
 func number(t *testing.T, variable string, otherwise uint64) uint64 {

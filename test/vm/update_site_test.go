@@ -126,10 +126,12 @@ func (s *site) good(t *testing.T) {
 	reached(t, s.r, s.c, "the version to be found good", func(u api.SystemUpdateState) bool { return u.Phase == "" && len(u.Failed) == 0 })
 }
 
-// whole expects of a machine what it was installed with.
+// whole expects of a machine what it was installed with, and that Incus is that of
+// the version which runs.
 func (s *site) whole(t *testing.T) {
 	t.Helper()
 	answersThroughIncus(t, s.r, s.c, s.version)
+	belongs(t, s.r, s.c, s.version)
 	secure(t, s.r, s.c)
 	stored(t, s.r, s.c)
 }

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -35,6 +36,7 @@ func TestUpdate(t *testing.T) {
 	c := incus.New(fmt.Sprintf("https://127.0.0.1:%d", r.Port), id.TLS())
 	trusted(t, r, c)
 	key := recoveryKey(t, r, c)
+	belongs(t, r, c, u.built)
 
 	u.announce(t, r, c)
 	began := time.Now()
@@ -60,6 +62,9 @@ func TestUpdate(t *testing.T) {
 	trusted(t, r, c)
 	reached(t, r, c, "the version to be found good", func(s api.SystemUpdateState) bool { return s.Phase == "" && len(s.Failed) == 0 })
 	answersThroughIncus(t, r, c, u.next)
+	if stored := belongs(t, r, c, u.next).AvailableVersions; !slices.Contains(stored, u.built) {
+		t.Errorf("images of Incus are %q; want that of %s too, which the machine might go back to", stored, u.built)
+	}
 	secure(t, r, c) // unlocked by the TPM
 	stored(t, r, c)
 	if got := recoveryKey(t, r, c); got != key {
@@ -67,9 +72,24 @@ func TestUpdate(t *testing.T) {
 	}
 }
 
+// belongs expects that Incus runs from the image that belongs to a version of the
+// system, and returns what there is to say about it.
+func belongs(t *testing.T, r *vm.Running, c *incus.Client, version string) api.ApplicationState {
+	t.Helper()
+	var app api.Application
+	if err := c.Get(within(t, r, time.Minute), "/os/1.0/applications/incus", &app); err != nil {
+		t.Fatal(err)
+	}
+	if app.State.Version != version {
+		t.Errorf("Incus runs from the image of %s; want that of %s: %+v", app.State.Version, version, app.State)
+	}
+	return app.State
+}
+
 // updates is a repository with the next version of the built image, and a server.
 type updates struct {
 	dir, next, url string
+	built          string // version of the built image
 	root           []byte
 	image          string // directory of the next version
 	sent           *counter
@@ -88,7 +108,7 @@ func newUpdates(t *testing.T) *updates {
 		t.Fatal(err)
 	}
 	work := scratch(t)
-	u := &updates{dir: filepath.Join(work, "updates"), image: filepath.Join(work, "image"), next: at.Add(time.Minute).Format("200601021504"), sent: new(counter)}
+	u := &updates{built: i.Version, dir: filepath.Join(work, "updates"), image: filepath.Join(work, "image"), next: at.Add(time.Minute).Format("200601021504"), sent: new(counter)}
 	keys := input(t, "INCUSOS_KEYS", "keys", "make keys")
 	incusos := filepath.Join(work, "incusos")
 	run(t, "../..", "go", "build", "-o", incusos, "./cmd/incusos")

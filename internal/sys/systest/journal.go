@@ -145,6 +145,7 @@ func write(c sys.Cmd, entries []JournalEntry) ([]byte, error) {
 			"_SYSTEMD_UNIT":        e.Unit,
 			"SYSLOG_IDENTIFIER":    e.Identifier,
 			"MESSAGE":              e.Message,
+			"_BOOT_ID":             fmt.Sprintf("%032x", 16+e.Boot),
 		})
 		if err != nil {
 			return nil, err
