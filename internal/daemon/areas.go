@@ -66,7 +66,7 @@ func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Opti
 	updates.machine, updates.bind = hosts.Environment, security.seal.Provide
 	updates.agent.Restart, updates.agent.Proxy = hosts.Reboot, outward.Through
 	tasks, taskArea := newTasks(m, screen, slices.Concat(appKinds(appsDoc, applications), updates.kinds()))
-	updates.tasks = tasks
+	updates.tasks, updates.changed = tasks, func() { poke(wake) }
 	when, where := updates.resources(gate)
 	return Options{
 		Host:    m,

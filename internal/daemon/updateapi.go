@@ -75,6 +75,7 @@ func (u *updates) actions(when *managed[api.SystemUpdate, api.SystemUpdateConfig
 		dir + ":pause":  func(ctx context.Context, _ []byte) error { return pause(ctx, when, true) },
 		dir + ":resume": func(ctx context.Context, _ []byte) error { return pause(ctx, when, false) },
 		dir + ":forgive": withDocument(func(_ context.Context, f api.UpdateForgive) error {
+			defer u.changed() // the console has one complaint less
 			return refusal(u.agent.Forgive(f.Version))
 		}),
 		dir + ":rollback": withDocument(func(ctx context.Context, r api.UpdateRollback) error {
@@ -100,7 +101,7 @@ func withDocument[T any](act func(context.Context, T) error) rest.Action {
 
 // refusal says what kind of error it is if something cannot be done now.
 func refusal(err error) error {
-	for _, known := range []error{update.ErrBusy, update.ErrNothing, update.ErrPaused} {
+	for _, known := range []error{update.ErrBusy, update.ErrNothing, update.ErrNotFailed, update.ErrPaused} {
 		if errors.Is(err, known) {
 			return api.Errorf(api.Conflict, "%v", err)
 		}

@@ -39,11 +39,12 @@ type updates struct {
 	bind      func(ctx context.Context, image io.ReaderAt, size int64) error // root to what a kernel measures
 	agent     *update.Agent
 	tasks     *task.Manager
+	changed   func()                                         // has the console drawn anew
 	pending   chan func(context.Context, update.Meter) error // what the next task does
 }
 
 func newUpdates(m sys.Host, config document[api.SystemUpdateConfig], provider document[api.SystemProviderConfig]) *updates {
-	u := &updates{host: m, config: config, provider: provider, pending: make(chan func(context.Context, update.Meter) error, 1)}
+	u := &updates{host: m, config: config, provider: provider, changed: func() {}, pending: make(chan func(context.Context, update.Meter) error, 1)}
 	u.agent = &update.Agent{
 		Records:  update.File{Files: m.Files},
 		Settings: u.settings,
@@ -58,6 +59,7 @@ func newUpdates(m sys.Host, config document[api.SystemUpdateConfig], provider do
 		Log:      debug.New(m).FailedStarts,
 		AsTask:   u.asTask,
 	}
+	u.agent.Remember() // the console has it from the start
 	return u
 }
 

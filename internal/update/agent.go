@@ -140,12 +140,12 @@ func (a *Agent) Settle(ctx context.Context) error {
 		return a.Restart(ctx)
 	case Nothing:
 	}
-	a.remember()
+	a.Remember()
 	return nil
 }
 
-// remember puts into the status which version failed last.
-func (a *Agent) remember() {
+// Remember puts into the status which version failed last, as the record has it.
+func (a *Agent) Remember() {
 	r, err := a.Records.Load()
 	if err != nil {
 		return // who asks for the state is told
@@ -198,7 +198,6 @@ const retry = 15 * time.Minute
 // Run looks for updates as the settings say, until ctx ends. Settings that change
 // count when it looks next, within a minute. What was plugged in counts at once.
 func (a *Agent) Run(ctx context.Context) {
-	a.remember()
 	a.lookAtMedium(ctx)
 	jitter := rand.N(10 * time.Minute) //nolint:gosec // not a secret
 	began := time.Now()
