@@ -122,6 +122,8 @@ func (u *updates) check(ctx context.Context, c api.UpdateCheck) error {
 		return noRepository()
 	case c.OSOnly:
 		return refusal(u.agent.Check(ctx, nil))
+	case u.tasks.Busy(checkTask) != nil:
+		return nil // that is done at this moment
 	}
 	_, err = u.tasks.Start(checkTask, "look for an update", nil)
 	return err
