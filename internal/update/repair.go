@@ -45,7 +45,7 @@ func (r Repair) Run(ctx context.Context, m Meter) (found []string, err error) {
 		return nil, err
 	}
 	whole := sha256.Sum256(has) == uki.SHA256
-	if !whole && !bytes.Contains(has, []byte("usrhash="+usr.RootHash)) {
+	if !bytes.Contains(has, []byte("usrhash="+usr.RootHash)) {
 		return nil, fmt.Errorf("version %s: %w; nothing was changed", r.Version(), ErrOther)
 	}
 	if err := m.Phase("checking the slot of version " + r.Version()); err != nil {

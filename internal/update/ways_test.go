@@ -327,7 +327,22 @@ func TestRepair(t *testing.T) {
 			}
 		})
 	}
-	s.Server = ""
+	// Nor is what runs overwritten by something else under its name.
+	inner := a.Repairs
+	a.Repairs = func(server *fetch.Server, release repo.Release, amount func(done, total uint64)) (update.Repair, error) {
+		release.Files = slices.Clone(release.Files)
+		for i := range release.Files {
+			if release.Files[i].Kind == repo.KindUsr {
+				release.Files[i].RootHash = strings.Repeat("ab", 32)
+			}
+		}
+		return inner(server, release, amount)
+	}
+	if err := a.Repair(t.Context(), nil); !errors.Is(err, update.ErrOther) {
+		t.Errorf("of another file system: %v", err)
+	}
+	b.has(b.part(8).Path, b.images[to])
+	a.Repairs, s.Server = inner, ""
 	if err := a.Repair(t.Context(), nil); err == nil || !strings.Contains(err.Error(), "no repository is set") {
 		t.Errorf("without a repository: %v", err)
 	}
