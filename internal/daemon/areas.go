@@ -67,19 +67,20 @@ func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Opti
 	updates.machine, updates.bind = hosts.Environment, security.seal.Provide
 	updates.agent.Restart, updates.agent.Proxy = hosts.Reboot, outward.Through
 	tasks, taskArea := newTasks(m, screen, slices.Concat(appKinds(appsDoc, applications), updates.kinds()))
-	updates.tasks = tasks
+	updates.tasks, updates.changed = tasks, func() { poke(wake) }
 	when, where := updates.resources(gate)
 	return Options{
-		Host:    m,
-		Console: screen,
-		Wake:    wake,
-		Tasks:   tasks,
-		News:    news,
-		Also:    []Server{door},
-		Outward: outward,
-		Pages:   pages(m, networks.network),
-		Doctor:  updates.doctor(security.seal.Doctor),
-		Updates: updates.agent,
+		Host:     m,
+		Console:  screen,
+		Wake:     wake,
+		Tasks:    tasks,
+		News:     news,
+		Also:     []Server{door},
+		Outward:  outward,
+		Pages:    pages(m, networks.network),
+		Doctor:   updates.doctor(security.seal.Doctor),
+		Updates:  updates.agent,
+		ComeBack: updates.comeBack,
 		// The network comes before the pools: addresses arrive while those open.
 		Areas: []Area{
 			restore, taskArea, hosts, kernel, logging, security, networks, outward, fallback,

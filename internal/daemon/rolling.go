@@ -18,8 +18,9 @@ import (
 const comeBackEvery = 15 * time.Second
 
 // newMember returns this machine as a member of its Incus cluster.
-func newMember(m sys.Host, u *updates, restart func(context.Context) error) *rolling.Member {
-	return &rolling.Member{Files: m.Files, Incus: incus.Dial(m.Files), Power: restart, Now: time.Now, Say: u.agent.Say, Hold: u.hold}
+func newMember(m sys.Host, u *updates) *rolling.Member {
+	power := func(ctx context.Context) error { return u.agent.Restart(ctx) }
+	return &rolling.Member{Files: m.Files, Incus: incus.Dial(m.Files), Power: power, Now: time.Now, Say: u.agent.Say, Hold: u.hold}
 }
 
 // hold says why the machine must not restart now.

@@ -75,6 +75,7 @@ func (u *updates) actions(when *managed[api.SystemUpdate, api.SystemUpdateConfig
 		dir + ":pause":  func(ctx context.Context, _ []byte) error { return pause(ctx, when, true) },
 		dir + ":resume": func(ctx context.Context, _ []byte) error { return pause(ctx, when, false) },
 		dir + ":forgive": withDocument(func(_ context.Context, f api.UpdateForgive) error {
+			defer u.changed() // the console has one complaint less
 			return refusal(u.agent.Forgive(f.Version))
 		}),
 		dir + ":rollback": withDocument(func(ctx context.Context, r api.UpdateRollback) error {
@@ -100,7 +101,7 @@ func withDocument[T any](act func(context.Context, T) error) rest.Action {
 
 // refusal says what kind of error it is if something cannot be done now.
 func refusal(err error) error {
-	for _, known := range []error{update.ErrBusy, update.ErrNothing, update.ErrPaused} {
+	for _, known := range []error{update.ErrBusy, update.ErrNothing, update.ErrNotFailed, update.ErrPaused} {
 		if errors.Is(err, known) {
 			return api.Errorf(api.Conflict, "%v", err)
 		}
@@ -121,6 +122,8 @@ func (u *updates) check(ctx context.Context, c api.UpdateCheck) error {
 		return noRepository()
 	case c.OSOnly:
 		return refusal(u.agent.CheckSystem(ctx))
+	case u.tasks.Busy(checkTask) != nil:
+		return nil // that is done at this moment
 	}
 	_, err = u.tasks.Start(checkTask, "look for an update", nil)
 	return err
@@ -173,7 +176,7 @@ func (u *updates) doctor(of func(context.Context) (api.SecureBootDoctor, error))
 		if err != nil {
 			return d, err
 		}
-		state, err := u.state()
+		state, err := u.state(ctx)
 		for _, f := range state.Failed {
 			if f.Reason == update.Asked {
 				continue
@@ -188,10 +191,10 @@ func (u *updates) doctor(of func(context.Context) (api.SecureBootDoctor, error))
 }
 
 // state returns how updates fare.
-func (u *updates) state() (api.SystemUpdateState, error) {
+func (u *updates) state(ctx context.Context) (api.SystemUpdateState, error) {
 	s := u.agent.Status()
 	state := api.SystemUpdateState{
-		LastCheck: s.LastCheck, Status: s.Text, NeedsReboot: s.NeedsReboot,
+		LastCheck: s.LastCheck, Status: s.Text, NeedsReboot: s.NeedsReboot, Cluster: u.member.State(ctx),
 		Progress: api.UpdateProgress{Done: s.Done, Total: s.Total},
 	}
 	r, err := u.agent.Records.Load()
@@ -208,8 +211,8 @@ func (u *updates) state() (api.SystemUpdateState, error) {
 // resources returns the two documents as resources, which are areas too.
 func (u *updates) resources(gate *change.Gate) (*managed[api.SystemUpdate, api.SystemUpdateConfig], *managed[api.SystemProvider, api.SystemProviderConfig]) {
 	when := manage("system/update", u.config, onlySaved[api.SystemUpdateConfig]{"update", u.config.get}, gate,
-		func(_ context.Context, c api.SystemUpdateConfig) (api.SystemUpdate, error) {
-			state, err := u.state()
+		func(ctx context.Context, c api.SystemUpdateConfig) (api.SystemUpdate, error) {
+			state, err := u.state(ctx)
 			return api.SystemUpdate{Config: c, State: state}, err
 		})
 	where := manage("system/provider", u.provider, onlySaved[api.SystemProviderConfig]{"provider", u.provider.get}, gate,

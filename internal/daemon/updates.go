@@ -8,12 +8,14 @@ import (
 	"io"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/incusos/incusos/api"
 	"github.com/incusos/incusos/internal/debug"
 	"github.com/incusos/incusos/internal/fetch"
 	"github.com/incusos/incusos/internal/repo"
+	"github.com/incusos/incusos/internal/rolling"
 	"github.com/incusos/incusos/internal/sys"
 	"github.com/incusos/incusos/internal/task"
 	"github.com/incusos/incusos/internal/update"
@@ -38,12 +40,15 @@ type updates struct {
 	machine  func(context.Context) (api.Environment, error)
 	bind     func(ctx context.Context, image io.ReaderAt, size int64) error // root to what a kernel measures
 	agent    *update.Agent
+	changed  func() // has the console drawn anew
+	member   *rolling.Member
+	queues   atomic.Bool // waits for its turn to restart
 	tasks    *task.Manager
 	pending  chan func(context.Context, update.Meter) error // what the next task does
 }
 
 func newUpdates(m sys.Host, config document[api.SystemUpdateConfig], provider document[api.SystemProviderConfig], apps installed) *updates {
-	u := &updates{host: m, config: config, provider: provider, apps: apps, pending: make(chan func(context.Context, update.Meter) error, 1)}
+	u := &updates{host: m, config: config, provider: provider, apps: apps, changed: func() {}, pending: make(chan func(context.Context, update.Meter) error, 1)}
 	u.agent = &update.Agent{
 		Records:  update.File{Files: m.Files},
 		Settings: u.settings,
@@ -52,6 +57,7 @@ func newUpdates(m sys.Host, config document[api.SystemUpdateConfig], provider do
 		Clock:    u.clock,
 		Updater:  u.updater,
 		Contents: u.contents,
+		Turn:     u.takeTurn,
 		Repairs:  u.repairs,
 		Medium:   func() (string, func(), error) { return rescueMedium(m) },
 		Boot:     func() string { return bootID(m.Files) },
@@ -63,6 +69,8 @@ func newUpdates(m sys.Host, config document[api.SystemUpdateConfig], provider do
 			Adopt:  apps.apps.Adopt,
 		},
 	}
+	u.member = newMember(m, u)
+	u.agent.Remember() // the console has it from the start
 	return u
 }
 

@@ -168,7 +168,7 @@ func TestUpdateAndBack(t *testing.T) {
 	if end := ended(t, u); end.Kind != stageTask || end.Status != api.TaskDone || end.Description != "update to version "+newer || end.Phase != "fetching the kernel" {
 		t.Errorf("the task is %+v", end)
 	}
-	state, err := u.state()
+	state, err := u.state(t.Context())
 	if err != nil || state.Phase != "staged" || state.Version != newer || !state.NeedsReboot || state.Progress != (api.UpdateProgress{}) {
 		t.Errorf("it is %+v (%v)", state, err)
 	}
@@ -192,7 +192,7 @@ func TestUpdateAndBack(t *testing.T) {
 	}
 	running.Store(older)
 	must(t, u.agent.Settle(t.Context()))
-	state, err = u.state()
+	state, err = u.state(t.Context())
 	if err != nil || len(state.Failed) != 1 || state.Failed[0].Version != newer || state.Failed[0].Reason != update.Asked {
 		t.Errorf("it is %+v (%v)", state, err)
 	}
@@ -201,6 +201,7 @@ func TestUpdateAndBack(t *testing.T) {
 	}
 	must(t, act["/1.0/system/update/:forgive"](t.Context(), nil))
 	must(t, u.check(t.Context(), api.UpdateCheck{}))
+	must(t, u.check(t.Context(), api.UpdateCheck{})) // whether or not the first has ended
 	if end := ended(t, u); end.Kind != checkTask || end.Status != api.TaskDone || !u.agent.Status().NeedsReboot {
 		t.Errorf("after it was forgiven: %+v", end)
 	}

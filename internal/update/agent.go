@@ -59,6 +59,9 @@ type Agent struct {
 	Repairs func(from *fetch.Server, r repo.Release, amount func(done, total uint64)) (Repair, error)
 	Healthy func(context.Context) error
 	Restart func(context.Context) error
+	// Turn has the machine restart into a version once others can do without it, which
+	// it does not wait for; nil: Restart does, at once.
+	Turn func(ctx context.Context, version string) error
 
 	// Medium finds a copy of a repository that somebody plugged in. It returns the
 	// directory, "" for none, which is there until done is called. Nil: never any.
@@ -96,7 +99,8 @@ func (a *Agent) Status() Status {
 	return a.status
 }
 
-func (a *Agent) say(format string, args ...any) {
+// Say has the status say how it is going, in a sentence.
+func (a *Agent) Say(format string, args ...any) {
 	a.note(func(s *Status) { s.Text = fmt.Sprintf(format, args...) })
 }
 
@@ -128,26 +132,26 @@ func (a *Agent) Settle(ctx context.Context) error {
 	}
 	switch what {
 	case Good:
-		a.say("Version %s was found good", u.Running)
+		a.Say("Version %s was found good", u.Running)
 	case RolledBack:
 		if err := a.keepLog(ctx, before); err != nil {
 			slog.WarnContext(ctx, "Cannot keep what the failed starts wrote", "err", err)
 		}
-		a.say("The last update did not work, and version %s is back: %s", u.Running, a.reason(before.Version))
+		a.Say("The last update did not work, and version %s is back: %s", u.Running, a.reason(before.Version))
 	case Restart:
 		a.note(func(s *Status) { s.NeedsReboot = true })
-		a.say("A new version is staged; restart the machine")
+		a.Say("A new version is staged; restart the machine")
 	case Bad:
 		slog.ErrorContext(ctx, "This version is not good; restarting", "version", u.Running)
 		return a.Restart(ctx)
 	case Nothing:
 	}
-	a.remember()
+	a.Remember()
 	return nil
 }
 
-// remember puts into the status which version failed last.
-func (a *Agent) remember() {
+// Remember puts into the status which version failed last, as the record has it.
+func (a *Agent) Remember() {
 	r, err := a.Records.Load()
 	if err != nil {
 		return // who asks for the state is told
@@ -200,7 +204,6 @@ const retry = 15 * time.Minute
 // Run looks for updates as the settings say, until ctx ends. Settings that change
 // count when it looks next, within a minute. What was plugged in counts at once.
 func (a *Agent) Run(ctx context.Context) {
-	a.remember()
 	a.lookAtMedium(ctx)
 	jitter := rand.N(10 * time.Minute) //nolint:gosec // not a secret
 	began := time.Now()

@@ -96,7 +96,7 @@ func (a *Agent) applications(ctx context.Context, l look, from *fetch.Server, ca
 		return nil
 	}
 	if !l.person && !slices.ContainsFunc(releases, l.settings.urgent) && Allowed(l.settings.Windows, time.Now()) > 0 {
-		a.say("Applications wait for a maintenance window: %s", listed(next))
+		a.Say("Applications wait for a maintenance window: %s", listed(next))
 		return nil
 	}
 	return a.watched(ctx, l, "update "+listed(next), func(ctx context.Context, meter Meter) error {
@@ -111,20 +111,20 @@ func (a *Agent) adopt(ctx context.Context, from *fetch.Server, releases []repo.R
 		return fmt.Errorf("writing down what is about to be stored: %w", err)
 	}
 	names := slices.Sorted(maps.Keys(next))
-	a.say("Downloading %s", listed(next))
+	a.Say("Downloading %s", listed(next))
 	for _, name := range names {
 		if err := a.fetchApplication(ctx, from, releases, name, next[name], meter); err != nil {
 			return fmt.Errorf("application %s %s: %w", name, next[name], err)
 		}
 	}
-	a.say("Starting %s", listed(next))
+	a.Say("Starting %s", listed(next))
 	if err := meter.Phase("starting the applications"); err != nil {
 		return err
 	}
 	if err := a.Applications.Adopt(ctx, next); err != nil {
 		return err
 	}
-	a.say("Version %s runs with %s", running, listed(next))
+	a.Say("Version %s runs with %s", running, listed(next))
 	return nil
 }
 

@@ -9,6 +9,9 @@ import (
 // ErrNothing reports that there is nothing to do what was asked for with.
 var ErrNothing = errors.New("this machine has no version to go back to")
 
+// ErrNotFailed reports a version that nobody has to forgive.
+var ErrNotFailed = errors.New("it was not tried, or it worked")
+
 // Asked is why a version is not tried again that somebody left. It is no fault of it.
 const Asked = "somebody asked to go back from it"
 
@@ -71,8 +74,8 @@ func (a *Agent) GoBack(ctx context.Context, restart bool) error {
 		return err
 	}
 	a.note(func(s *Status) { s.NeedsReboot = true })
-	a.say("Version %s comes back with the next restart, as somebody asked", version)
-	a.remember()
+	a.Say("Version %s comes back with the next restart, as somebody asked", version)
+	a.Remember()
 	if restart {
 		return a.Restart(ctx)
 	}
@@ -91,7 +94,7 @@ func (a *Agent) Forgive(version string) error {
 		return err
 	}
 	if _, ok := r.Failed[version]; !ok && version != "" {
-		return fmt.Errorf("%w: version %q has not been tried, or it worked", ErrNothing, version)
+		return fmt.Errorf("version %q: %w", version, ErrNotFailed)
 	}
 	r = r.clone()
 	if version == "" {
@@ -101,6 +104,6 @@ func (a *Agent) Forgive(version string) error {
 	if err := a.Records.Save(r); err != nil {
 		return err
 	}
-	a.remember()
+	a.Remember()
 	return nil
 }

@@ -47,7 +47,7 @@ func (a *Agent) checks(ctx context.Context, l look, check func(context.Context, 
 		return err
 	}
 	defer done()
-	a.say("Running update check")
+	a.Say("Running update check")
 	if l.settings, err = a.Settings(); err == nil && l.settings.Paused {
 		err = ErrPaused
 	}
@@ -114,12 +114,12 @@ func (a *Agent) checkAt(ctx context.Context, l look, server string) error {
 	}
 	choice := catalog.Choose(m)
 	if choice.Release == nil {
-		a.say("%s%s", choice.Why, unproven(catalog))
+		a.Say("%s%s", choice.Why, unproven(catalog))
 		return a.applications(ctx, l, from, catalog, m)
 	}
 	r := *choice.Release
 	if !l.person && !l.settings.urgent(r) && Allowed(l.settings.Windows, time.Now()) > 0 {
-		a.say("Version %s waits for a maintenance window", r.Version)
+		a.Say("Version %s waits for a maintenance window", r.Version)
 		return nil
 	}
 	return a.watched(ctx, l, "update to version "+r.Version, func(ctx context.Context, m Meter) error {
@@ -262,14 +262,14 @@ func (a *Agent) stage(ctx context.Context, s Settings, from *fetch.Server, r rep
 	if err := a.noteBoot(); err != nil {
 		return err
 	}
-	a.say("Downloading version %s", r.Version)
+	a.Say("Downloading version %s", r.Version)
 	if err := u.Stage(ctx, metered{c, m}); err != nil {
 		return err
 	}
 	a.note(func(st *Status) { st.NeedsReboot = true })
-	a.say("Version %s is staged; restart the machine", r.Version)
+	a.Say("Version %s is staged; restart the machine", r.Version)
 	if s.AutoReboot && (Allowed(s.Windows, time.Now()) == 0 || s.urgent(r)) {
-		return a.Restart(ctx)
+		return a.restart(ctx, r.Version)
 	}
 	return nil
 }
@@ -324,4 +324,12 @@ func (c metered) Kernel(ctx context.Context) ([]byte, error) {
 		return nil, err
 	}
 	return c.Contents.Kernel(ctx)
+}
+
+// restart has the machine start a version that is staged.
+func (a *Agent) restart(ctx context.Context, version string) error {
+	if a.Turn != nil {
+		return a.Turn(ctx, version)
+	}
+	return a.Restart(ctx)
 }

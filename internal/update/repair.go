@@ -46,7 +46,7 @@ func (r Repair) Run(ctx context.Context, m Meter) (found []string, err error) {
 		return nil, err
 	}
 	whole := sha256.Sum256(has) == uki.SHA256
-	if !whole && !bytes.Contains(has, []byte("usrhash="+usr.RootHash)) {
+	if !bytes.Contains(has, []byte("usrhash="+usr.RootHash)) {
 		return nil, fmt.Errorf("version %s: %w; nothing was changed", r.Version(), ErrOther)
 	}
 	if err := m.Phase("checking the slot of version " + r.Version()); err != nil {
@@ -200,7 +200,7 @@ func (a *Agent) Repair(ctx context.Context, meter Meter) error {
 	if meter == nil {
 		meter = silent{}
 	}
-	a.say("Looking for damage")
+	a.Say("Looking for damage")
 	text, err := a.repair(ctx, meter)
 	if err != nil {
 		text = "Failed to repair: " + err.Error()

@@ -142,7 +142,7 @@ func TestGoBack(t *testing.T) {
 	}
 
 	// Forgiven, it is taken again, and found good.
-	if err := old.Forgive("202601010000"); !errors.Is(err, update.ErrNothing) {
+	if err := old.Forgive("202601010000"); !errors.Is(err, update.ErrNotFailed) {
 		t.Errorf("forgiving what never failed: %v", err)
 	}
 	if err := old.Forgive(to); err != nil || old.Status().Problem != "" {
@@ -327,7 +327,22 @@ func TestRepair(t *testing.T) {
 			}
 		})
 	}
-	s.Server = ""
+	// Nor is what runs overwritten by something else under its name.
+	inner := a.Repairs
+	a.Repairs = func(server *fetch.Server, release repo.Release, amount func(done, total uint64)) (update.Repair, error) {
+		release.Files = slices.Clone(release.Files)
+		for i := range release.Files {
+			if release.Files[i].Kind == repo.KindUsr {
+				release.Files[i].RootHash = strings.Repeat("ab", 32)
+			}
+		}
+		return inner(server, release, amount)
+	}
+	if err := a.Repair(t.Context(), nil); !errors.Is(err, update.ErrOther) {
+		t.Errorf("of another file system: %v", err)
+	}
+	b.has(b.part(8).Path, b.images[to])
+	a.Repairs, s.Server = inner, ""
 	if err := a.Repair(t.Context(), nil); err == nil || !strings.Contains(err.Error(), "no repository is set") {
 		t.Errorf("without a repository: %v", err)
 	}
@@ -359,4 +374,61 @@ func must(t *testing.T, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// Wherever the power fails while a machine goes back, it starts the version that it
+// left or the one before, each whole; asked again, it goes back.
+func TestAnyCutOfGoingBack(t *testing.T) {
+	const old, next = "202601010000", "202602010101"
+	for soon := range 10 {
+		m, _ := newMachine(t)
+		m.good[next] = true
+		if err := m.until(next, old); err != nil {
+			t.Fatal(err)
+		}
+		cut := false
+		m.soon = soon
+		for range 3 { // cuts at most
+			u := &update.Updater{Running: m.slots[m.running].name, Loader: m, Slots: m, Records: m}
+			if u.Running == old {
+				break
+			}
+			cut = m.cutIn(func() {
+				if _, err := u.GoBack(); err != nil {
+					t.Errorf("cut after %d effects: %v", soon, err)
+				}
+			}) || cut
+			m.soon = -1
+			version, err := m.boot()
+			if err != nil {
+				t.Fatalf("cut after %d effects: %v", soon, err)
+			}
+			if version == next && !cut {
+				t.Errorf("nothing was cut, and it starts version %s", version)
+			}
+			u = &update.Updater{Running: version, Loader: m, Slots: m, Records: m}
+			if what, err := u.Settle(t.Context(), func(context.Context) error { return nil }); what != update.Nothing || err != nil {
+				t.Errorf("cut after %d effects, version %s says %s (%v)", soon, version, what, err)
+			}
+		}
+		if m.slots[m.running].name != old || m.record.Failed[next].Reason != update.Asked {
+			t.Errorf("cut after %d effects: in the end version %s runs; the record is %+v", soon, m.slots[m.running].name, m.record)
+		}
+	}
+}
+
+// cutIn does something, and reports whether the power failed while it did.
+func (m *machine) cutIn(do func()) (cut bool) {
+	defer func() {
+		switch r := recover(); r.(type) {
+		case nil:
+		case powerCut:
+			m.cut()
+			cut = true
+		default:
+			panic(r)
+		}
+	}()
+	do()
+	return false
 }
