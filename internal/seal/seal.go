@@ -7,6 +7,7 @@
 //	recovery.go  in the initrd: a recovery key for root, once
 //	seal.go      in the running system: whether all of that holds
 //	state.go     in the running system: the document for GET
+//	attest.go    in the running system: what the TPM says to somebody far away
 //
 // A key leaves this package in three ways only: into a file that root alone can
 // read, into a program that unlocks with it, and as an api.Secret into the
@@ -48,6 +49,7 @@ type Seal struct {
 	retrieved func() bool
 	espTurn   sync.Mutex // held while the boot partition is mounted
 	turn      sync.Mutex // held while the key slots of root change
+	tpmTurn   sync.Mutex // held while the TPM is asked
 }
 
 // New returns the seal of host. retrieved says whether the operator has
