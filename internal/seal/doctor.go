@@ -197,7 +197,7 @@ func images(kernels []program) []facts {
 func (x examination) bindings() []api.DoctorBinding {
 	out := []api.DoctorBinding{}
 	for _, t := range x.header.TPM2Tokens() {
-		b := api.DoctorBinding{PIN: t.TPM2.PIN, Now: x.refusal(t.TPM2, x.now), Next: "there is no kernel image to be started"}
+		b := api.DoctorBinding{PIN: t.TPM2.PIN, Image: len(t.TPM2.PublicKey) == 0, Now: x.refusal(t.TPM2, x.now), Next: "there is no kernel image to be started"}
 		if len(t.Slots) > 0 {
 			b.Slot = t.Slots[0]
 		}
