@@ -45,10 +45,13 @@ type DoctorKernel struct {
 
 // A DoctorBinding is a key slot that a TPM opens.
 type DoctorBinding struct {
-	Slot int    `json:"slot"`
-	PIN  bool   `json:"pin"`
-	Now  string `json:"now"`  // why it would not have opened the disk at this start; "" if it would
-	Next string `json:"next"` // why it will not at the next; "" if it will
+	Slot int  `json:"slot"`
+	PIN  bool `json:"pin"`
+	// Image says that it opens for one kernel image; else for any that the PCR key has
+	// signed, older releases among them.
+	Image bool   `json:"image"`
+	Now   string `json:"now"`  // why it would not have opened the disk at this start; "" if it would
+	Next  string `json:"next"` // why it will not at the next; "" if it will
 }
 
 // A DoctorPCR is a register of the TPM, hexadecimal SHA-256.

@@ -57,6 +57,17 @@ func (c *Client) Update() Resource[api.SystemUpdate, api.SystemUpdateConfig] {
 	return At[api.SystemUpdate, api.SystemUpdateConfig](c, system+"/update")
 }
 
+// Attestation returns what the TPM says of how the machine was started. Nonce is 32 to
+// 64 hexadecimal digits that nobody can guess; credential is a challenge for the TPM,
+// or "".
+func (c *Client) Attestation(ctx context.Context, nonce, credential string) (api.Attestation, error) {
+	query := url.Values{"nonce": {nonce}}
+	if credential != "" {
+		query.Set("credential", credential)
+	}
+	return fetch[api.Attestation](ctx, c, request{method: http.MethodGet, path: system + "/security/attestation", query: query})
+}
+
 // Resources returns the hardware, in the shape of Incus' own /1.0/resources.
 func (c *Client) Resources(ctx context.Context) (json.RawMessage, error) {
 	return get[json.RawMessage](ctx, c, system+"/resources")

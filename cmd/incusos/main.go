@@ -51,6 +51,7 @@ func rootCommand() *cobra.Command {
 		serveCommand(),
 		vmCommand(),
 		osCommand(),
+		attestCommand(),
 		referenceCommand(),
 	)
 	root.Long = root.Short + `

@@ -26,7 +26,7 @@ func osCommand() *cobra.Command {
 	c := group("os", "Look at a machine and change it, over its API.",
 		osShowCommand(o), osInfoCommand(o),
 		osSystemCommand(o), osApplicationsCommand(o), osServicesCommand(o), osTasksCommand(o), osUpdateCommand(o),
-		osLogCommand(o), osReportCommand(o), osMetricsCommand(o), osAuditCommand(o), osDoctorCommand(o),
+		osLogCommand(o), osReportCommand(o), osMetricsCommand(o), osAuditCommand(o), osDoctorCommand(o), osAttestCommand(o),
 		osBackupCommand(o), osRestoreCommand(o), osResetCommand(o), osBundleCommand(o),
 		osPowerCommand(o, "reboot", "Restart the machine.", (*client.Client).Reboot),
 		osPowerCommand(o, "poweroff", "Turn the machine off.", (*client.Client).Poweroff),

@@ -104,6 +104,7 @@ func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Opti
 			Services:         services,
 			Actions:          actions(security.actions(), networks.actions(), updates.actions(when)),
 			Resources:        func(context.Context) (api.Resources, error) { return resources.Read(m.Files), nil },
+			Attest:           attestations(security.seal, hosts.Environment),
 			Audit:            log,
 			Power:            hosts,
 			Trial:            func() *api.Trial { return trial(gate) },

@@ -101,6 +101,19 @@ func (a securityArea) actions() map[string]rest.Action {
 	}
 }
 
+// attestations answers with what the TPM says, and the version that runs.
+func attestations(s *seal.Seal, environment func(context.Context) (api.Environment, error)) func(context.Context, string, string) (api.Attestation, error) {
+	return func(ctx context.Context, nonce, credential string) (api.Attestation, error) {
+		a, err := s.Attest(ctx, nonce, credential)
+		if err != nil {
+			return a, err
+		}
+		e, err := environment(ctx)
+		a.Version = e.OSVersion
+		return a, err
+	}
+}
+
 // withPIN returns an action that takes a PIN, or nothing.
 func withPIN(act func(ctx context.Context, pin string) error) rest.Action {
 	return func(ctx context.Context, body []byte) error {

@@ -106,7 +106,7 @@ func mountRoot(ctx context.Context, host sys.Host, screen Console, disk sys.Disk
 		return err
 	}
 	res.Root = root.Path
-	ask := func(prompt string) (string, error) { return screen.Ask(ctx, prompt) }
+	ask := mediumFirst(ctx, host, screen)
 	if err := install.Forget(host.Files); err != nil {
 		res.Warnings = append(res.Warnings, err.Error())
 	}

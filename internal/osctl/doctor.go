@@ -32,7 +32,7 @@ func Doctor(ctx context.Context, c *client.Client, p Printer) error {
 		rows [][]string
 	}{
 		{"kernel image|running|signed by|next start", kernelRows(d.Kernels)},
-		{"key slot|pin|this start|next start", bindingRows(d.Bindings)},
+		{"key slot|pin|one image|this start|next start", bindingRows(d.Bindings)},
 		{"variable|certificate|ours|fingerprint", certificateRows(d.Certificates)},
 		{"pcr|measured, and at the next start|event", eventRows(d)},
 	} {
@@ -55,7 +55,7 @@ func kernelRows(kernels []api.DoctorKernel) [][]string {
 func bindingRows(bindings []api.DoctorBinding) [][]string {
 	var rows [][]string
 	for _, b := range bindings {
-		rows = append(rows, []string{fmt.Sprint(b.Slot), yes(b.PIN), opens(b.Now), opens(b.Next)})
+		rows = append(rows, []string{fmt.Sprint(b.Slot), yes(b.PIN), yes(b.Image), opens(b.Now), opens(b.Next)})
 	}
 	return rows
 }

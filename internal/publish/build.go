@@ -24,6 +24,7 @@ type Build struct {
 	Tree         string            // its hash tree
 	Signature    string            // JSON with its root hash, signed
 	UKI          string            // kernel, initrd and command line
+	Disk         string            // disk image, whose boot partition has the boot loader; "" if it is not there
 	Applications map[string]string // extension images by name
 }
 
@@ -60,6 +61,9 @@ func FindBuild(dir string) (Build, error) {
 	}
 	if b.UKI, err = one(base + ".efi"); err != nil {
 		return Build{}, err
+	}
+	if _, err := os.Stat(base + ".raw"); err == nil {
+		b.Disk = base + ".raw"
 	}
 	entries, err := os.ReadDir(dir)
 	if err != nil {

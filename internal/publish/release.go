@@ -51,6 +51,9 @@ func Publish(ctx context.Context, dir string, a *repo.Author, b Build, t Terms, 
 	if err := m.system(b); err != nil {
 		return err
 	}
+	if err := m.measurements(b); err != nil {
+		return err
+	}
 	for _, name := range slices.Sorted(maps.Keys(b.Applications)) {
 		if err := m.image(name+"/"+name+".raw", repo.KindApp, name, b.Applications[name]); err != nil {
 			return err

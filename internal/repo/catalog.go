@@ -66,11 +66,12 @@ const (
 	KindIndex     = "verity-index"                // compact index of any file
 	KindImage     = "image-raw"                   // disk image, from which media are made
 	KindManifest  = "image-manifest"              // list of packages
+	KindMeasured  = "measurements"                // what the release leaves in the registers of a TPM
 )
 
 // Kinds returns all kinds of files.
 func Kinds() []string {
-	return []string{KindChangelog, KindUsr, KindTree, KindSignature, KindUKI, KindApp, KindIndex, KindImage, KindManifest}
+	return []string{KindChangelog, KindUsr, KindTree, KindSignature, KindUKI, KindApp, KindIndex, KindImage, KindManifest, KindMeasured}
 }
 
 // Severities returns how much a release can matter, the least first.

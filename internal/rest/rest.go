@@ -50,6 +50,7 @@ type Machine struct {
 	Actions map[string]Action
 
 	Resources    func(context.Context) (api.Resources, error)
+	Attest       func(ctx context.Context, nonce, credential string) (api.Attestation, error)
 	Applications Applications
 	Services     Family
 	Tasks        Tasks

@@ -31,6 +31,7 @@ func (m Machine) systemRoutes() []Route {
 	routes = append(routes, resource(dir+"/storage", "Drives and pools.", m.Storage)...)
 	routes = append(routes, resource(dir+"/update", "When updates are made, and how that goes.", m.Update)...)
 	routes = append(routes, Route{Method: "GET", Path: dir + "/resources", About: "The hardware, in the shape of Incus' own /1.0/resources.", Answer: typeOf[api.Resources](), do: document(m.Resources, dir+"/resources")})
+	routes = append(routes, m.attestationRoute(dir+"/security/attestation"))
 	for i := range routes {
 		routes[i].Secret = routes[i].Secret || routes[i].Method == http.MethodGet && (routes[i].Path == dir+"/security" || routes[i].Path == dir+"/provider")
 	}
@@ -185,6 +186,22 @@ func (m Machine) action(path string) endpoint {
 		}
 		return nil, act(detached(r), body)
 	}
+}
+
+// attestationRoute is how somebody far away learns what the machine has started.
+func (m Machine) attestationRoute(path string) Route {
+	r := Route{Method: "GET", Path: path, About: "What the TPM says of how the machine was started, signed for whoever asks, with the logs and keys to check it: `incusos os attest` does. It holds no secrets.",
+		Answer: typeOf[api.Attestation](), Query: []Query{
+			{"nonce", "32 to 64 hexadecimal digits that nobody can guess, which are then in the quote."},
+			{"credential", "A riddle for the TPM that holds both keys, as base64 for URLs; the answer is then in `activated`."},
+		}, do: notHere(path)}
+	if m.Attest != nil {
+		r.do = func(r *http.Request) (any, error) {
+			q := r.URL.Query()
+			return m.Attest(r.Context(), q.Get("nonce"), q.Get("credential"))
+		}
+	}
+	return r
 }
 
 // document answers with what read returns.

@@ -30,15 +30,22 @@ const (
 type bindings struct {
 	device     string
 	header     luks.Header
-	live, next [sha256.Size]byte // PCR 7 at this start, and at the next
-	pin        bool              // a PIN is wanted
+	live, next start // what this start has measured, and the next will with the same image
+	pin        bool  // a PIN is wanted
 
-	provided [][sha256.Size]byte // what else a start to come may measure
+	provided []start // what else a start to come may measure
 }
 
-// has reports whether root is bound to a value of PCR 7, with or without a PIN.
-func (b bindings) has(pcr7 [sha256.Size]byte, pin bool) bool {
-	return slices.ContainsFunc(b.header.TPM2Tokens(), func(t luks.Token) bool { return t.TPM2.PIN == pin && boundTo(t.TPM2, pcr7) })
+// has reports whether root is bound to a start, with or without a PIN.
+func (b bindings) has(at start, pin bool) bool {
+	return slices.ContainsFunc(b.header.TPM2Tokens(), func(t luks.Token) bool { return t.TPM2.PIN == pin && boundTo(t.TPM2, at) })
+}
+
+// well reports whether root is bound to a start in the way it should be.
+func (b bindings) well(at start, pin bool) bool {
+	return slices.ContainsFunc(b.header.TPM2Tokens(), func(t luks.Token) bool {
+		return t.TPM2.PIN == pin && boundTo(t.TPM2, at) && strict(t.TPM2, at)
+	})
 }
 
 // nextPCR7 returns what PCR 7 will be at the next start if the same programs are
@@ -52,10 +59,12 @@ func (s *Seal) nextPCR7(l bootLog) ([sha256.Size]byte, error) {
 	return p.Value, err
 }
 
-// bind gives root a key slot that the TPM opens at a start with that value of PCR 7 of
-// an image like the running one, in its initrd, with a PIN unless that is "". What was
-// there stays. It is only done when the header shows it.
-func (s *Seal) bind(ctx context.Context, device string, pcr7 [sha256.Size]byte, pin string) error {
+// bind gives root a key slot that the TPM opens at such a start, in its initrd and before
+// root is open, with a PIN unless that is "". What was there stays. It is only done when
+// the header shows it. With a PIN, or where the kernel image cannot be told, any image
+// will do that the key of the running one has signed: an update would have to ask for
+// the PIN otherwise.
+func (s *Seal) bind(ctx context.Context, device string, at start, pin string) error {
 	h, err := readHeader(s.host.Files, device)
 	if err != nil {
 		return err
@@ -68,10 +77,15 @@ func (s *Seal) bind(ctx context.Context, device string, pcr7 [sha256.Size]byte, 
 	if err != nil {
 		return err
 	}
-	args := []string{
-		"--tpm2-device=auto", "--tpm2-pcrs=7:sha256=" + hex.EncodeToString(pcr7[:]),
-		"--tpm2-public-key=" + imageKey, "--tpm2-public-key-pcrs=11", "--tpm2-pcrlock=",
+	args := []string{"--tpm2-device=auto", "--tpm2-pcrlock="}
+	literal := "7:sha256=" + hex.EncodeToString(at.pcr7[:])
+	if pin != "" || at.pcr11 == unknown {
+		args = append(args, "--tpm2-public-key="+imageKey, "--tpm2-public-key-pcrs=11")
+	} else {
+		args = append(args, "--tpm2-public-key=", "--tpm2-public-key-pcrs=")
+		literal += "+11:sha256=" + hex.EncodeToString(at.pcr11[:])
 	}
+	args = append(args, "--tpm2-pcrs="+literal+"+15:sha256="+hex.EncodeToString(make([]byte, sha256.Size)))
 	env := []string{"PASSWORD=" + with}
 	if pin != "" {
 		args, env = append(args, "--tpm2-with-pin=yes"), append(env, "NEWPIN="+pin)
@@ -82,28 +96,50 @@ func (s *Seal) bind(ctx context.Context, device string, pcr7 [sha256.Size]byte, 
 	if h, err = readHeader(s.host.Files, device); err != nil {
 		return err
 	}
-	if !(bindings{header: h}).has(pcr7, pin != "") {
+	if !(bindings{header: h}).well(at, pin != "") {
 		return fmt.Errorf("binding %s to the TPM: the header does not show the binding that was asked for", device)
 	}
 	return nil
 }
 
-// unbind takes away the bindings that neither this start nor the next has a use for,
-// and, once there is one as it is wanted, those with or without a PIN that should not
-// be. It never takes the last that would unlock.
+// unbind takes away the bindings that no start to come has a use for, and, once there is
+// one as it is wanted, those that are not: with or without a PIN that should not be, or
+// to a signature. Those of other kernel images on the boot partition stay, so that the
+// machine can go back to one. It never takes the last that would unlock.
 func (s *Seal) unbind(ctx context.Context, b bindings) error {
-	for _, t := range b.header.TPM2Tokens() {
-		useful := slices.ContainsFunc(append(b.provided, b.live, b.next), func(v [sha256.Size]byte) bool { return boundTo(t.TPM2, v) })
-		if useful && (t.TPM2.PIN == b.pin || !b.has(b.next, b.pin)) {
-			continue
+	starts := append([]start{b.live, b.next}, b.provided...)
+	if len(b.useless(starts)) == 0 {
+		return nil
+	}
+	images, err := s.kept()
+	if err != nil {
+		return fmt.Errorf("looking for bindings that have had their day: %w", err)
+	}
+	for _, at := range slices.Clone(starts) {
+		for _, image := range images {
+			starts = append(starts, start{at.pcr7, image})
 		}
-		for _, slot := range t.Slots {
-			if err := s.cryptenroll(ctx, b.device, nil, "--wipe-slot="+strconv.Itoa(slot)); err != nil {
-				return fmt.Errorf("taking away a binding that has had its day: %w", err)
-			}
+	}
+	for _, slot := range b.useless(starts) {
+		if err := s.cryptenroll(ctx, b.device, nil, "--wipe-slot="+strconv.Itoa(slot)); err != nil {
+			return fmt.Errorf("taking away a binding that has had its day: %w", err)
 		}
 	}
 	return nil
+}
+
+// useless returns the key slots of bindings that none of the starts has a use for, or
+// that are not as they should be while one that is is there.
+func (b bindings) useless(starts []start) []int {
+	var slots []int
+	for _, t := range b.header.TPM2Tokens() {
+		useful := slices.ContainsFunc(starts, func(at start) bool { return boundTo(t.TPM2, at) })
+		wanted := t.TPM2.PIN == b.pin && strict(t.TPM2, b.next)
+		if !useful || !wanted && b.well(b.next, b.pin) {
+			slots = append(slots, t.Slots...)
+		}
+	}
+	return slots
 }
 
 // bound returns the bindings as they are, and what the next start will measure.
@@ -114,19 +150,20 @@ func (s *Seal) bound() (b bindings, err error) {
 	if b.device, b.header, err = s.root(); err != nil {
 		return b, err
 	}
-	if b.live, err = register(s.host.Files, 7); err != nil {
+	if b.live.pcr7, err = register(s.host.Files, 7); err != nil {
 		return b, err
 	}
 	l, err := s.readLog()
 	if err != nil {
 		return b, err
 	}
+	b.live.pcr11 = s.image(l)
 	b.next, b.pin = b.live, s.host.Files.Exists(pinFile)
 	if b.provided, err = s.provided(); err != nil {
 		return b, err
 	}
 	if l.problem == nil { // else nothing is known but that this start went as it did
-		b.next, err = s.nextPCR7(l)
+		b.next.pcr7, err = s.nextPCR7(l)
 	}
 	return b, err
 }
@@ -209,8 +246,13 @@ func (s *Seal) changePIN(ctx context.Context, pin string, decide func() error) e
 	if s.unlockedBy() == ByRecoveryKey && !s.host.Files.Exists(reboundFile) {
 		return api.Errorf(api.Conflict, "this start was unlocked with a recovery key: bind root to the TPM first, :tpm-rebind, and restart")
 	}
-	if err := s.bind(ctx, b.device, b.next, pin); err != nil {
-		return err
+	for _, at := range append([]start{b.next}, b.provided...) {
+		if err := s.bind(ctx, b.device, at, pin); err != nil {
+			return err
+		}
+		if pin != "" {
+			break // it is the same for all images; another PCR 7 wants the PIN again
+		}
 	}
 	if err := decide(); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("keeping whether a PIN is wanted: %w", err)

@@ -24,7 +24,7 @@ const (
 	maxUpdate  = 64 << 10 // bytes of one update; a certificate and a signature take 3000
 	maxUpdates = 64
 
-	// providedFile lists values of PCR 7 that root was bound to for starts to come, a
+	// providedFile lists PCR 7 and 11 of starts to come that root was bound to, a
 	// line each, until the next start.
 	providedFile = "/run/incus-os/provided"
 )
@@ -195,8 +195,10 @@ func (s *Seal) updateDatabase(ctx context.Context, u databaseUpdate, after []byt
 	if err != nil {
 		return err
 	}
-	if err := s.provide(ctx, b, p.Value); err != nil {
-		return err
+	for _, image := range s.images(partition, b) {
+		if err := s.provide(ctx, b, start{p.Value, image}); err != nil {
+			return err
+		}
 	}
 	err = sys.UpdateVariable(s.host.Files, u.variable.Name, string(u.variable.Vendor), uint32(u.variable.Appending().Attributes), u.raw)
 	if err != nil {
@@ -259,30 +261,45 @@ func refusesMore(p bootPartition, now, next map[string][]byte) error {
 	return nil
 }
 
-// provide binds root to a value of PCR 7 that a start to come will measure, besides
+// provide binds root to a start to come, besides
 // those that it is bound to.
-func (s *Seal) provide(ctx context.Context, b bindings, pcr7 [sha256.Size]byte) error {
+func (s *Seal) provide(ctx context.Context, b bindings, at start) error {
 	have, err := s.provided()
 	if err != nil {
 		return err
 	}
-	if !slices.Contains(have, pcr7) {
+	if !slices.Contains(have, at) {
 		var lines []byte
-		for _, v := range append(have, pcr7) {
-			lines = fmt.Appendf(lines, "%x\n", v)
+		for _, v := range append(have, at) {
+			lines = fmt.Appendf(lines, "%x%x\n", v.pcr7, v.pcr11)
 		}
 		if err := s.host.Files.WriteFile(providedFile, lines, 0o600); err != nil {
 			return err
 		}
 	}
-	if b.has(pcr7, b.pin) {
+	if b.header, err = readHeader(s.host.Files, b.device); err != nil {
+		return err
+	}
+	if b.pin && b.has(at, true) || b.well(at, b.pin) {
 		return nil
 	}
-	return s.bind(ctx, b.device, pcr7, "")
+	return s.bind(ctx, b.device, at, "")
 }
 
-// provided returns the values of PCR 7 that root was bound to since this start.
-func (s *Seal) provided() ([][sha256.Size]byte, error) {
+// images returns what the kernel images measure that root is to stay bound to when PCR 7
+// changes: the running one, and others on the boot partition that it is bound to now.
+func (s *Seal) images(p bootPartition, b bindings) [][sha256.Size]byte {
+	all := [][sha256.Size]byte{b.live.pcr11}
+	for _, k := range p.kernels {
+		if b.live.pcr11 != unknown && !slices.Contains(all, k.facts.pcr11) && k.problem == nil && b.well(start{b.live.pcr7, k.facts.pcr11}, b.pin) {
+			all = append(all, k.facts.pcr11)
+		}
+	}
+	return all
+}
+
+// provided returns the starts that root was bound to since this one.
+func (s *Seal) provided() ([]start, error) {
 	text, err := s.host.Files.ReadFile(providedFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -290,13 +307,13 @@ func (s *Seal) provided() ([][sha256.Size]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	var values [][sha256.Size]byte
+	var values []start
 	for _, line := range strings.Fields(string(text)) {
 		b, err := hex.DecodeString(line)
-		if err != nil || len(b) != sha256.Size {
-			return nil, fmt.Errorf("%s: %q is no value of a PCR", providedFile, line)
+		if err != nil || len(b) != 2*sha256.Size {
+			return nil, fmt.Errorf("%s: %q are no values of two PCRs", providedFile, line)
 		}
-		values = append(values, [sha256.Size]byte(b))
+		values = append(values, start{[sha256.Size]byte(b), [sha256.Size]byte(b[sha256.Size:])})
 	}
 	return values, nil
 }
@@ -317,7 +334,7 @@ func (s *Seal) agrees(ctx context.Context, u databaseUpdate, b bindings, expecte
 	if err != nil {
 		return err
 	}
-	return s.provide(ctx, b, next)
+	return s.provide(ctx, b, start{next, b.live.pcr11})
 }
 
 // Provide binds root for starts of a kernel image that will be on the boot partition,
@@ -356,10 +373,14 @@ func (s *Seal) Provide(ctx context.Context, image io.ReaderAt, size int64) error
 	if err != nil {
 		return err
 	}
-	if b.pin && !b.has(p.Value, true) {
+	at := start{p.Value, kernel.facts.pcr11}
+	if b.live.pcr11 == unknown { // what it was reckoned to be does not fit this start either
+		at.pcr11 = unknown
+	}
+	if b.pin && !b.has(at, true) {
 		return errors.New("a start of the new image measures another PCR 7, and this machine asks for a PIN: remove it before the update, and set it again afterwards")
 	}
-	if err := s.provide(ctx, b, p.Value); err != nil {
+	if err := s.provide(ctx, b, at); err != nil {
 		return err
 	}
 	return s.unlocksWith(kernel, p.Value, b)

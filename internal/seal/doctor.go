@@ -1,7 +1,6 @@
 package seal
 
 import (
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -155,19 +154,50 @@ func (x examination) unlocks(f facts) string {
 	}
 	why := ""
 	for _, t := range tokens {
-		r := refusal(t.TPM2, f)
+		r := x.refusal(t.TPM2, f)
 		if r == "" {
 			return ""
 		}
-		why = cmp.Or(why, r)
+		if why == "" || r == whyOlder {
+			why = r
+		}
 	}
 	return why
+}
+
+// refusal is the function of the same name, and tells apart what that cannot: which of
+// two registers is another.
+func (x examination) refusal(b luks.TPM2, f facts) string {
+	r := refusal(b, f)
+	if r != whyEither {
+		return r
+	}
+	if boundTo(b, start{x.now.pcr7, f.pcr11}) {
+		return whyPCR7
+	}
+	for _, k := range append([]facts{x.now}, images(x.boot.kernels)...) {
+		switch {
+		case boundTo(b, start{f.pcr7, k.pcr11}):
+			return whyOlder
+		case boundTo(b, start{x.now.pcr7, k.pcr11}):
+			return whyPCR7
+		}
+	}
+	return whyEither
+}
+
+func images(kernels []program) []facts {
+	var all []facts
+	for _, k := range kernels {
+		all = append(all, k.facts)
+	}
+	return all
 }
 
 func (x examination) bindings() []api.DoctorBinding {
 	out := []api.DoctorBinding{}
 	for _, t := range x.header.TPM2Tokens() {
-		b := api.DoctorBinding{PIN: t.TPM2.PIN, Now: refusal(t.TPM2, x.now), Next: "there is no kernel image to be started"}
+		b := api.DoctorBinding{PIN: t.TPM2.PIN, Image: len(t.TPM2.PublicKey) == 0, Now: x.refusal(t.TPM2, x.now), Next: "there is no kernel image to be started"}
 		if len(t.Slots) > 0 {
 			b.Slot = t.Slots[0]
 		}
@@ -175,7 +205,7 @@ func (x examination) bindings() []api.DoctorBinding {
 			if f, err := x.next(x.boot.kernels[0]); err != nil {
 				b.Next = "it cannot be told: " + err.Error()
 			} else {
-				b.Next = refusal(t.TPM2, f)
+				b.Next = x.refusal(t.TPM2, f)
 			}
 		}
 		out = append(out, b)

@@ -7,6 +7,8 @@
 //	recovery.go  in the initrd: a recovery key for root, once
 //	seal.go      in the running system: whether all of that holds
 //	state.go     in the running system: the document for GET
+//	start.go     what root is bound to, and how that is told
+//	attest.go    in the running system: what the TPM says to somebody far away
 //
 // A key leaves this package in three ways only: into a file that root alone can
 // read, into a program that unlocks with it, and as an api.Secret into the
@@ -19,6 +21,7 @@ package seal
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -48,6 +51,11 @@ type Seal struct {
 	retrieved func() bool
 	espTurn   sync.Mutex // held while the boot partition is mounted
 	turn      sync.Mutex // held while the key slots of root change
+	tpmTurn   sync.Mutex // held while the TPM is asked
+
+	imageTurn sync.Mutex        // held while booted is found out
+	booted    [sha256.Size]byte // PCR 11 in the initrd of this start, once it is known
+	bootedBy  [sha256.Size]byte // PCR 4 of that start
 }
 
 // New returns the seal of host. retrieved says whether the operator has

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 
+	"github.com/incusos/incusos/internal/luks"
 	"github.com/incusos/incusos/internal/uefi"
 )
 
@@ -51,22 +53,9 @@ func (s *Seal) settle(ctx context.Context) error {
 	}
 	s.turn.Lock()
 	defer s.turn.Unlock()
-	device, h, err := s.root()
+	b, err := s.bound()
 	if err != nil {
 		return err
-	}
-	b := bindings{device: device, header: h, pin: s.host.Files.Exists(pinFile)}
-	if b.live, err = register(s.host.Files, 7); err != nil {
-		return err
-	}
-	if b.provided, err = s.provided(); err != nil {
-		return err
-	}
-	b.next = b.live
-	if l.problem == nil {
-		if b.next, err = s.nextPCR7(l); err != nil {
-			return err
-		}
 	}
 	return s.settleBindings(ctx, b)
 }
@@ -77,17 +66,43 @@ func (s *Seal) settleBindings(ctx context.Context, b bindings) error {
 	if !b.has(b.live, b.pin) && !b.has(b.live, !b.pin) {
 		return nil // it was unlocked in a way that this release does not know
 	}
-	if !b.has(b.next, b.pin) {
-		if b.pin {
-			return errors.New("the next start will measure another PCR 7, and root is not bound to it: somebody who knows the PIN has to set it again before the machine is restarted; incusos os system security set-pin")
-		}
-		if err := s.bind(ctx, b.device, b.next, ""); err != nil {
-			return err
-		}
-		var err error
-		if b.header, err = readHeader(s.host.Files, b.device); err != nil {
+	if b.pin && !b.has(b.next, true) {
+		return errors.New("the next start will measure another PCR 7, and root is not bound to it: somebody who knows the PIN has to set it again before the machine is restarted; incusos os system security set-pin")
+	}
+	if !b.pin && !b.well(b.next, false) {
+		if err := s.tighten(ctx, &b); err != nil {
 			return err
 		}
 	}
 	return s.unbind(ctx, b)
+}
+
+// tighten binds root to the next start. Where a signature was enough until now, it is
+// bound to the other kernel images on the boot partition as well: they would have
+// unlocked it anyway, and one of them is what the machine goes back to.
+func (s *Seal) tighten(ctx context.Context, b *bindings) error {
+	starts := []start{b.next, b.live}
+	loose := slices.ContainsFunc(b.header.TPM2Tokens(), func(t luks.Token) bool { return len(t.TPM2.PublicKey) > 0 && boundTo(t.TPM2, b.live) })
+	if loose && b.next.pcr11 != unknown {
+		images, err := s.kept()
+		if err != nil {
+			return err
+		}
+		for _, image := range images {
+			if image != b.next.pcr11 {
+				starts = append(starts, start{b.next.pcr7, image})
+			}
+		}
+	}
+	for i := len(starts) - 1; i >= 0; i-- { // the next one last: once it is there this is not done again
+		if b.well(starts[i], false) {
+			continue
+		}
+		if err := s.bind(ctx, b.device, starts[i], ""); err != nil {
+			return err
+		}
+	}
+	var err error
+	b.header, err = readHeader(s.host.Files, b.device)
+	return err
 }

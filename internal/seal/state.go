@@ -73,7 +73,10 @@ func (s *Seal) tpm() api.TPMStatus {
 // to. Where nothing is known nothing is said: the doctor explains that.
 func (s *Seal) pending() bool {
 	b, err := s.bound()
-	return err == nil && len(b.header.TPM2Tokens()) > 0 && !b.has(b.next, b.pin)
+	if err != nil || len(b.header.TPM2Tokens()) == 0 || b.has(b.next, b.pin) {
+		return false
+	}
+	return b.next.pcr11 != unknown || b.next != b.live
 }
 
 func (s *Seal) volumes() []api.EncryptedVolume {

@@ -2,7 +2,6 @@ package seal
 
 import (
 	"bytes"
-	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -22,6 +21,9 @@ const (
 	maxSmallFile = 1 << 20
 )
 
+// whyOlder is said where PCR 7 is known to be right.
+const whyOlder = "root is not bound to this kernel image (PCR 11): it is an older release, or one that came to the boot partition without an update"
+
 // facts are what a start has measured in its initrd, or will.
 type facts struct {
 	pcr7, pcr11 [sha256.Size]byte
@@ -35,6 +37,7 @@ const (
 	whyUnknown = "it is bound in a way that this release does not know"
 	whyImage   = "the kernel image is signed with another PCR key than the disk is bound to: it comes from somebody else's build"
 	whyPCR7    = "PCR 7 is another: Secure Boot was switched, or its certificates or its databases have changed, or the firmware measures them in another way"
+	whyEither  = "the kernel image is none that root is bound to, such as an older release (PCR 11); or " + whyPCR7
 	whyPCR11   = "no signature allows the kernel image that was started (PCR 11): it was changed, or it is none of ours"
 )
 
@@ -42,9 +45,12 @@ const (
 // does not, given that it is the TPM the disk was bound to, and whoever is asked for
 // a PIN knows it.
 func refusal(b luks.TPM2, f facts) string {
-	policy, err := reckon(b, f.pcr7)
+	policy, err := reckon(b, start{f.pcr7, f.pcr11})
 	if err != nil {
 		return whyUnknown
+	}
+	if len(b.PublicKey) == 0 && !bytes.Equal(policy[:], b.PolicyHash) {
+		return whyEither
 	}
 	if len(b.PublicKey) > 0 {
 		key, err := uefi.PublicKey(b.PublicKey)
@@ -62,35 +68,10 @@ func refusal(b luks.TPM2, f facts) string {
 	return ""
 }
 
-// boundTo reports whether a binding is to that value of PCR 7.
-func boundTo(b luks.TPM2, pcr7 [sha256.Size]byte) bool {
-	policy, err := reckon(b, pcr7)
+// boundTo reports whether a binding is to such a start.
+func boundTo(b luks.TPM2, at start) bool {
+	policy, err := reckon(b, at)
 	return err == nil && bytes.Equal(policy[:], b.PolicyHash)
-}
-
-// reckon returns the policy of a binding of the kind of b, to that value of PCR 7.
-func reckon(b luks.TPM2, pcr7 [sha256.Size]byte) ([sha256.Size]byte, error) {
-	policy := uefi.PCRPolicy{}
-	if len(b.PublicKey) > 0 {
-		key, err := uefi.PublicKey(b.PublicKey)
-		if err == nil && !slices.Equal(b.SignedPCRs, []int{11}) {
-			err = fmt.Errorf("signed are PCRs %v", b.SignedPCRs)
-		}
-		if err == nil {
-			policy, err = policy.Authorized(key)
-		}
-		if err != nil {
-			return [sha256.Size]byte{}, err
-		}
-	}
-	if !slices.Equal(b.PCRs, []int{7}) || cmp.Or(b.Bank, "sha256") != "sha256" {
-		return [sha256.Size]byte{}, fmt.Errorf("bound to PCRs %v of bank %s", b.PCRs, b.Bank)
-	}
-	policy = policy.PCR(7, pcr7)
-	if b.PIN {
-		policy = policy.AuthValue()
-	}
-	return policy.Digest(), nil
 }
 
 // trimKey takes off what differs between a section of a kernel image and a token.

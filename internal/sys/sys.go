@@ -1,9 +1,9 @@
 // Package sys is the only door to the machine.
 //
-// Everything outside the process's own memory is behind one of six seams:
+// Everything outside the process's own memory is behind one of seven seams:
 // Dir (the file tree, which includes sysfs, devices and EFI variables), Runner
 // (other programs), Units (systemd), Mounter (file systems), Links (network
-// devices) and Power (restarting). Real returns the machine itself; package
+// devices), Power (restarting) and TPM (the security chip). Real returns the machine itself; package
 // systest beside this one returns pretend machines that live in a directory. No
 // other package may import os/exec; arch_test.go at the root of the module
 // enforces it.
@@ -24,6 +24,7 @@ type Host struct {
 	Mounts Mounter
 	Links  Links
 	Power  Power
+	TPM    TPM
 }
 
 // Real returns the machine this process runs on.
@@ -35,6 +36,7 @@ func Real() Host {
 		Mounts: kernelMounts{},
 		Links:  kernelLinks{},
 		Power:  kernelPower{},
+		TPM:    kernelTPM{},
 	}
 }
 

@@ -45,10 +45,19 @@ func MeasureUKI(p *Program, phases ...string) (value [sha256.Size]byte, err erro
 		}
 		value = extend(value, [sha256.Size]byte(h.Sum(nil)))
 	}
+	return AfterPhases(value, phases...), nil
+}
+
+// PhasesRunning are the words that PCR 11 is extended with until a system is up, in
+// order (systemd-pcrphase.service(8)).
+func PhasesRunning() []string { return []string{PhaseInitrd, "leave-initrd", "sysinit", "ready"} }
+
+// AfterPhases returns what becomes of PCR 11 when systemd comes through phases.
+func AfterPhases(value [sha256.Size]byte, phases ...string) [sha256.Size]byte {
 	for _, phase := range phases {
 		value = extend(value, sha256.Sum256([]byte(phase)))
 	}
-	return value, nil
+	return value
 }
 
 // extend is what a TPM does to a PCR.

@@ -389,7 +389,7 @@ func TestAnyCutOfGoingBack(t *testing.T) {
 		cut := false
 		m.soon = soon
 		for range 3 { // cuts at most
-			u := &update.Updater{Running: m.slots[m.running].name, Loader: m, Slots: m, Records: m}
+			u := &update.Updater{Running: m.slots[m.running].name, Loader: m, Slots: m, Records: m, Sets: m}
 			if u.Running == old {
 				break
 			}
@@ -406,7 +406,7 @@ func TestAnyCutOfGoingBack(t *testing.T) {
 			if version == next && !cut {
 				t.Errorf("nothing was cut, and it starts version %s", version)
 			}
-			u = &update.Updater{Running: version, Loader: m, Slots: m, Records: m}
+			u = &update.Updater{Running: version, Loader: m, Slots: m, Records: m, Sets: m}
 			if what, err := u.Settle(t.Context(), func(context.Context) error { return nil }); what != update.Nothing || err != nil {
 				t.Errorf("cut after %d effects, version %s says %s (%v)", soon, version, what, err)
 			}

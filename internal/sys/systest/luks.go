@@ -115,6 +115,7 @@ type enrolment struct {
 	pcrs               string
 	tpm, pin, password bool
 	recovery, byTPM    bool
+	unsigned           bool // no key vouches for PCR 11
 	first              bool // there is nothing yet that would unlock
 }
 
@@ -143,7 +144,9 @@ func readEnrolment(c sys.Cmd) (enrolment, error) {
 			e.byTPM = true
 		case "--pretend-first":
 			e.first = true
-		case "--tpm2-public-key", "--tpm2-public-key-pcrs", "--tpm2-pcrlock":
+		case "--tpm2-public-key":
+			e.unsigned = value == ""
+		case "--tpm2-public-key-pcrs", "--tpm2-pcrlock":
 		default:
 			if strings.HasPrefix(arg, "-") {
 				return e, refuse("Unknown option " + arg)
@@ -258,33 +261,43 @@ func replaced(token luks.Token, h *luks.Header, secrets map[string]string) {
 	}
 }
 
-// binding is how a TPM is bound by what it was asked for: PCR 7, as given or as it
-// is, and the key of the running kernel image.
+// binding is how a TPM is bound by what it was asked for: registers by value, as given
+// or as they are, and PCR 11 by a signature unless there is to be no key.
 func (t *Trust) binding(e enrolment) (luks.TPM2, error) {
 	if !t.files.Exists("/dev/tpmrm0") {
 		return luks.TPM2{}, refuse("TPM2 support is not installed.")
 	}
-	text, given := strings.CutPrefix(e.pcrs, "7:sha256=")
-	if !given {
-		if e.pcrs != "7" {
-			return luks.TPM2{}, refuse("the pretend TPM is bound by PCR 7 alone, and not " + e.pcrs)
+	b := luks.TPM2{Bank: "sha256", PIN: e.pin}
+	values := make(map[int][32]byte)
+	for _, part := range strings.Split(e.pcrs, "+") {
+		number, text, given := strings.Cut(part, ":sha256=")
+		n, err := strconv.Atoi(number)
+		if err != nil || n > 23 {
+			return luks.TPM2{}, refuse("Failed to parse PCR " + part)
 		}
-		b, err := t.files.ReadFile("/sys/class/tpm/tpm0/pcr-sha256/7")
+		if !given {
+			held, err := t.files.ReadFile("/sys/class/tpm/tpm0/pcr-sha256/" + number)
+			if err != nil {
+				return luks.TPM2{}, err
+			}
+			text = strings.TrimSpace(string(held))
+		}
+		value, err := hex.DecodeString(text)
+		if err != nil || len(value) != sha256.Size {
+			return luks.TPM2{}, refuse("Failed to parse PCR value " + text)
+		}
+		b.PCRs, values[n] = append(b.PCRs, n), [32]byte(value)
+	}
+	if !e.unsigned {
+		public, err := t.files.ReadFile("/run/systemd/tpm2-pcr-public-key.pem")
 		if err != nil {
 			return luks.TPM2{}, err
 		}
-		text = strings.TrimSpace(string(b))
+		b.SignedPCRs, b.PublicKey = []int{11}, public
 	}
-	value, err := hex.DecodeString(text)
-	if err != nil || len(value) != sha256.Size {
-		return luks.TPM2{}, refuse("Failed to parse PCR value " + text)
-	}
-	public, err := t.files.ReadFile("/run/systemd/tpm2-pcr-public-key.pem")
-	if err != nil {
-		return luks.TPM2{}, err
-	}
-	policy, _, err := reckon(public, [32]byte(value), e.pin)
-	return luks.TPM2{PCRs: []int{7}, Bank: "sha256", PolicyHash: policy[:], PIN: e.pin, SignedPCRs: []int{11}, PublicKey: public}, err
+	policy, _, err := reckon(b, values)
+	b.PolicyHash = policy[:]
+	return b, err
 }
 
 // wipe takes key slots away: one, or all of a kind but the one just added.

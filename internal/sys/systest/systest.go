@@ -60,7 +60,7 @@ func Pretend(root string, m Machine) (*Rig, error) {
 		Power:    &Power{},
 		kernel:   k,
 	}
-	rig.Host = sys.Host{Files: files, Exec: rig.Programs, Units: rig.Units, Mounts: rig.Mounts, Links: rig.Links, Power: rig.Power}
+	rig.Host = sys.Host{Files: files, Exec: rig.Programs, Units: rig.Units, Mounts: rig.Mounts, Links: rig.Links, Power: rig.Power, TPM: &TPM{files}}
 	k.programs(rig)
 	rig.networkd(m)
 	return rig, nil

@@ -21,6 +21,7 @@ import (
 	"sync"
 	"syscall"
 
+	"github.com/incusos/incusos/internal/luks"
 	"github.com/incusos/incusos/internal/sys"
 	"github.com/incusos/incusos/internal/uefi"
 )
@@ -435,12 +436,14 @@ func (t *Trust) unseals(events []uefi.Event, kernel *uefi.Program) (bool, error)
 	if err != nil {
 		return false, nil //nolint:nilerr // before the first boot
 	}
+	// In the initrd, before root is open, PCR 15 holds nothing.
+	values := map[int][32]byte{7: uefi.ReplayPCR(events, 7), 11: eleven, 15: {}}
 	for _, token := range h.TPM2Tokens() {
-		policy, key, err := reckon(token.TPM2.PublicKey, uefi.ReplayPCR(events, 7), token.TPM2.PIN)
+		policy, key, err := reckon(token.TPM2, values)
 		if err != nil {
 			return false, err
 		}
-		vouched := slices.ContainsFunc(policies, func(p uefi.SignedPolicy) bool { return p.Allows(eleven, key) })
+		vouched := key == nil || slices.ContainsFunc(policies, func(p uefi.SignedPolicy) bool { return p.Allows(eleven, key) })
 		if bytes.Equal(token.TPM2.PolicyHash, policy[:]) && vouched && t.gives(token, secrets) {
 			return true, nil
 		}
@@ -448,19 +451,26 @@ func (t *Trust) unseals(events []uefi.Event, kernel *uefi.Program) (bool, error)
 	return false, nil
 }
 
-// reckon returns the policy of a binding to PCR 7 and to what the owner of a public
-// key signs.
-func reckon(public []byte, seven [32]byte, pin bool) ([32]byte, *rsa.PublicKey, error) {
-	key, err := uefi.PublicKey(public)
-	if err != nil {
-		return [32]byte{}, nil, err
+// reckon returns the policy of a binding to what registers hold, and the key that has
+// to vouch for PCR 11 besides, if there is one.
+func reckon(b luks.TPM2, values map[int][32]byte) ([32]byte, *rsa.PublicKey, error) {
+	policy := uefi.PCRPolicy{}
+	var key *rsa.PublicKey
+	if len(b.PublicKey) > 0 {
+		var err error
+		if key, err = uefi.PublicKey(b.PublicKey); err != nil {
+			return [32]byte{}, nil, err
+		}
+		if policy, err = policy.Authorized(key); err != nil {
+			return [32]byte{}, nil, err
+		}
 	}
-	policy, err := uefi.PCRPolicy{}.Authorized(key)
-	if err != nil {
-		return [32]byte{}, nil, err
+	literal := make(map[int][32]byte)
+	for _, n := range b.PCRs {
+		literal[n] = values[n]
 	}
-	policy = policy.PCR(7, seven)
-	if pin {
+	policy = policy.PCRs(literal)
+	if b.PIN {
 		policy = policy.AuthValue()
 	}
 	return policy.Digest(), key, nil
