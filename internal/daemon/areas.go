@@ -60,6 +60,7 @@ func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Opti
 	seedling := newSeedArea(m, seedErr, func() bool { return appsDoc.get().Initialized })
 	tasks, taskArea := newTasks(m, screen, appKinds(appsDoc, applications))
 	updates := newUpdates(m, func() []string { return appsDoc.get().Installed }, hosts.Environment, hosts.Reboot, security.seal.Provide)
+	updates.agent.Proxy = outward.Through
 	when, where := updates.resources(gate)
 	return Options{
 		Host:    m,

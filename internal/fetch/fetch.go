@@ -33,10 +33,15 @@ type Options struct {
 	Token     string          // sent as a bearer token; "" for none
 	UserAgent string          // such as "IncusOS/202611271200"
 	Transport *http.Transport // proxy and certificates; nil: those of the process
+	Proxy     Way             // comes before that of the transport; nil: none does
 	Patience  time.Duration   // how long to wait for the first byte; default 30 s
 	Backoff   time.Duration   // how long to wait after a first failure; default 1 s, then twice as long each time
 	Attempts  int             // how many failures in a row without any progress; default 6
 }
+
+// A Way says for a request over which proxy it goes, nil for none, as the field Proxy
+// of http.Transport does. With an error the request is not sent at all.
+type Way func(*http.Request) (*url.URL, error)
 
 // A Server is where a repository is.
 type Server struct {
@@ -60,11 +65,7 @@ func Open(address string, o Options) (*Server, error) {
 	if o.Attempts == 0 {
 		o.Attempts = 6
 	}
-	transport := http.DefaultTransport.(*http.Transport).Clone() //nolint:forcetypeassert // it is one
-	if o.Transport != nil {
-		transport = o.Transport.Clone()
-	}
-	transport.DisableCompression = true // ranges are of what is there
+	transport := o.transport()
 	s := &Server{client: &http.Client{Transport: transport}, o: o}
 	if !strings.Contains(address, "://") {
 		dir, err := filepath.Abs(address)
@@ -84,6 +85,33 @@ func Open(address string, o Options) (*Server, error) {
 	}
 	s.base = base
 	return s, nil
+}
+
+// transport returns what requests are sent with.
+func (o Options) transport() *http.Transport {
+	t := http.DefaultTransport.(*http.Transport).Clone() //nolint:forcetypeassert // it is one
+	if o.Transport != nil {
+		t = o.Transport.Clone()
+	}
+	if o.Proxy != nil {
+		t.Proxy, t.OnProxyConnectResponse = o.Proxy, tunnelled
+	}
+	t.DisableCompression = true // ranges are of what is there
+	return t
+}
+
+// tunnelled reports why a proxy made no tunnel. The proxy of the machine says that in
+// one line of text.
+func tunnelled(_ context.Context, _ *url.URL, _ *http.Request, answer *http.Response) error {
+	if answer.StatusCode == http.StatusOK {
+		return nil
+	}
+	b, err := io.ReadAll(io.LimitReader(answer.Body, 512))
+	line, _, _ := strings.Cut(strings.TrimSpace(string(b)), "\n")
+	if err != nil || line == "" {
+		line = answer.Status
+	}
+	return fmt.Errorf("the proxy refuses: %q", line)
 }
 
 // errStopped is for what no further attempt would change.

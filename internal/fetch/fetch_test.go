@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -389,5 +390,51 @@ func TestStopsWhenAsked(t *testing.T) {
 	}
 	if _, err := update(ctx, open(t, w), w, index(t, w.image), &slot{data: make([]byte, len(w.image))}); !errors.Is(err, context.Canceled) {
 		t.Errorf("it said %v", fmt.Sprint(err))
+	}
+}
+
+// Who says how requests go decides for each, and a proxy that makes no tunnel is
+// quoted.
+func TestWay(t *testing.T) {
+	var asked atomic.Int64
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		if r.Method == http.MethodConnect {
+			http.Error(w, "over the proxy \"corp\": no such host\nand more", http.StatusBadGateway)
+			return
+		}
+		fmt.Fprint(w, "from ", r.URL)
+	}))
+	defer proxy.Close()
+	over, err := url.Parse(proxy.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed := errors.New("there is no way")
+	tests := map[string]struct {
+		address    string
+		way        fetch.Way
+		want, fail string
+		asked      int64
+	}{
+		"plain":  {"http://updates.invalid/x", func(*http.Request) (*url.URL, error) { return over, nil }, "from http://updates.invalid/x/a", "", 1},
+		"secure": {"https://updates.invalid/x", func(*http.Request) (*url.URL, error) { return over, nil }, "", `the proxy refuses: "over the proxy \"corp\": no such host"`, 1},
+		"none":   {proxy.URL, func(*http.Request) (*url.URL, error) { return nil, closed }, "", closed.Error(), 0},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			asked.Store(0)
+			s, err := fetch.Open(tt.address, fetch.Options{Proxy: tt.way, Attempts: 1})
+			if err != nil {
+				t.Fatal(err)
+			}
+			b, err := s.Metadata(t.Context(), "a", 100)
+			if string(b) != tt.want || (err == nil) != (tt.fail == "") || err != nil && !strings.Contains(err.Error(), tt.fail) {
+				t.Errorf("it got %q, %v; want %q, %q", b, err, tt.want, tt.fail)
+			}
+			if got := asked.Load(); got != tt.asked {
+				t.Errorf("the proxy was asked %d times; want %d", got, tt.asked)
+			}
+		})
 	}
 }

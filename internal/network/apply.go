@@ -197,8 +197,10 @@ func (n *Network) filter(ctx context.Context) error {
 // reload waits for a networkd that is just starting, since it may have read its
 // files before they were written.
 func (n *Network) reload(ctx context.Context, p Plan) error {
-	if err := n.host.Units.Start(ctx, networkd); err != nil {
-		return err
+	for _, unit := range []string{bus, networkd} { // networkctl needs both, and early in the boot either may be missing
+		if err := n.host.Units.Start(ctx, unit); err != nil {
+			return err
+		}
 	}
 	if err := n.bridges(p); err != nil {
 		return err

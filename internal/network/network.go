@@ -50,6 +50,7 @@ const (
 	resolved  = "systemd-resolved.service"
 	timesyncd = "systemd-timesyncd.service"
 	udevd     = "systemd-udevd.service"
+	bus       = "dbus.socket"
 	packets   = "firewall" // not a service: the kernel
 
 	networkdDir  = "/run/systemd/network"

@@ -35,6 +35,7 @@ type Agent struct {
 	Built    func() ([]byte, error) // the root that the image came with
 	Machine  func() (repo.Machine, error)
 	Clock    func() repo.Clock
+	Proxy    fetch.Way // how a repository is reached; nil: as the process reaches others
 	// Updater returns the updater of this machine, and Contents a release to be
 	// written to it.
 	Updater  func() (*Updater, error)
@@ -143,7 +144,7 @@ func (a *Agent) check(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	from, err := fetch.Open(s.Server, fetch.Options{Token: s.Token, UserAgent: "IncusOS/" + m.Running})
+	from, err := fetch.Open(s.Server, fetch.Options{Token: s.Token, UserAgent: "IncusOS/" + m.Running, Proxy: a.Proxy})
 	if err != nil {
 		return err
 	}

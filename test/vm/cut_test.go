@@ -28,10 +28,10 @@ func TestFirstBootIsCut(t *testing.T) {
 		after time.Duration // with KVM
 	}
 	for name, cuts := range map[string][]moment{
-		"while the disk is made":               {{says.firstStart, 0}, {says.firstStart, 2 * time.Second}},
-		"while Incus is copied":                {{says.copying, 0}, {says.copying, time.Second}},
-		"while Incus makes its database":       {{says.copied, 6 * time.Second}, {says.starting, 8 * time.Second}},
-		"while Incus is set up, and once more": {{says.copied, 10 * time.Second}, {says.starting, 12 * time.Second}},
+		"while the disk is made":               {{says.firstStart, 0}, {says.firstStart, 400 * time.Millisecond}},
+		"while Incus is copied":                {{says.copying, 0}, {says.copying, 100 * time.Millisecond}},
+		"while Incus makes its database":       {{says.copied, 600 * time.Millisecond}, {says.starting, 1800 * time.Millisecond}},
+		"while Incus is set up, and once more": {{says.copied, 1200 * time.Millisecond}, {says.starting, 2400 * time.Millisecond}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := clone(t, m)
