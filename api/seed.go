@@ -129,3 +129,15 @@ type SeedLogging struct {
 	Version string `json:"version,omitempty"`
 	SystemLoggingConfig
 }
+
+// SeedUpdate is the section `update`.
+type SeedUpdate struct {
+	Version string `json:"version,omitempty"`
+	SystemUpdateConfig
+}
+
+// SeedProvider is the section `provider`.
+type SeedProvider struct {
+	Version string `json:"version,omitempty"`
+	SystemProviderConfig
+}

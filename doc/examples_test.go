@@ -3,7 +3,6 @@ package doc_test
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -30,14 +29,7 @@ func decode(t *testing.T, files map[string]string) error {
 	if err != nil {
 		return err
 	}
-	_, _, install := s.Install()
-	_, _, applications := s.ApplicationList()
-	_, _, incus := s.Incus()
-	_, _, network := s.Network()
-	_, _, kernel := s.Kernel()
-	_, _, logging := s.Logging()
-	_, _, services := s.Services()
-	return errors.Join(install, applications, incus, network, kernel, logging, services)
+	return s.Check()
 }
 
 // TestExamples decodes each directory of examples, which is a whole seed.
@@ -132,6 +124,10 @@ func decodeDocument(name, text string) error {
 		return decodeInto[api.SystemLoggingConfig](text)
 	case "system/network":
 		return decodeInto[api.NetworkConfig](text)
+	case "system/provider":
+		return decodeInto[api.SystemProviderConfig](text)
+	case "system/update":
+		return decodeInto[api.SystemUpdateConfig](text)
 	case "system/storage":
 		return decodeInto[api.SystemStorageConfig](text)
 	}
@@ -156,11 +152,13 @@ func decodeInto[C interface{ Validate() error }](text string) error {
 
 func TestMistakesInExamplesAreNoticed(t *testing.T) {
 	for file, content := range map[string]string{
-		"install.yaml": "forse_install: true\n",
-		"network.yaml": "interfaces: [{name: a, hwaddr: enp1s0, mtu: 1}]\n",
-		"instal.yaml":  "",
-		"kernel.yaml":  "memory: {persistent_hugepages: -1}\n",
-		"logging.yaml": "syslog: {address: logs.example.net}\n",
+		"install.yaml":  "forse_install: true\n",
+		"network.yaml":  "interfaces: [{name: a, hwaddr: enp1s0, mtu: 1}]\n",
+		"instal.yaml":   "",
+		"kernel.yaml":   "memory: {persistent_hugepages: -1}\n",
+		"logging.yaml":  "syslog: {address: logs.example.net}\n",
+		"update.yaml":   "check_frequency: often\n",
+		"provider.yaml": "config: {server_url: updates.example.net}\n",
 	} {
 		if err := decode(t, map[string]string{file: content}); err == nil {
 			t.Errorf("%s with %q was accepted", file, content)

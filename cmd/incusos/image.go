@@ -1,8 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -12,6 +14,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/incusos/incusos/internal/image"
+	"github.com/incusos/incusos/internal/keys"
+	"github.com/incusos/incusos/internal/repo"
 	"github.com/incusos/incusos/internal/sys"
 )
 
@@ -22,19 +26,27 @@ func imageCommand() *cobra.Command {
 }
 
 func imageBuildCommand() *cobra.Command {
-	var version string
+	var version, root string
 	b := &image.Builder{Exec: sys.Real().Exec}
 	cmd := &cobra.Command{
 		Use:   "build",
 		Short: "Build the disk image and the extension images",
 		Long: `Build the disk image and the extension images from the checkout in the current
 directory. The version and the time stamps come from the newest commit, so that
-the same commit, keys and packages give the same bytes.`,
+the same commit, keys and packages give the same bytes.
+
+Machines that run the image trust the update repository that "incusos repo init
+--keys" made with the same keys. To have them trust another, name the file that
+"incusos repo root" printed of it with --update-root; do that too once the keys of
+your repository have changed.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			epoch, err := commitTime(cmd)
 			if err != nil {
 				return err
+			}
+			if err := trust(b, root); err != nil {
+				return fmt.Errorf("cannot build the image: %w", err)
 			}
 			r, err := b.Build(cmd.Context(), version, epoch)
 			if err != nil {
@@ -45,6 +57,7 @@ the same commit, keys and packages give the same bytes.`,
 	}
 	builderFlags(cmd, b)
 	cmd.Flags().StringVar(&version, "version", "", "version to build, YYYYMMDDhhmm (default: time of the newest commit)")
+	cmd.Flags().StringVar(&root, "update-root", "", "trust the update repository with the root in `FILE` (default: the one that starts with the keys)")
 	cmd.Flags().StringSliceVar(&b.With, "with", nil, "also build the extension images `NAMES` (ovn, incus-ceph), which few machines need")
 	cmd.Flags().BoolVar(&b.Dev, "dev", false, "add a root shell on the console; never for release")
 	return cmd
@@ -80,6 +93,9 @@ func imageReproduceCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if err := trust(b, ""); err != nil {
+				return fmt.Errorf("cannot reproduce the image: %w", err)
+			}
 			if err := b.Reproduce(cmd.Context(), epoch, cmd.OutOrStdout()); err != nil {
 				return fmt.Errorf("cannot reproduce the image: %w", err)
 			}
@@ -88,6 +104,30 @@ func imageReproduceCommand() *cobra.Command {
 	}
 	builderFlags(cmd, b)
 	return cmd
+}
+
+// trust has the image trust the update repository with the root in a file, "" for
+// the one that starts with the keys of the image.
+func trust(b *image.Builder, file string) (err error) {
+	if file == "" {
+		r, err := keys.Load(b.Keys)
+		if errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("there are no keys in %s; make them with `incusos keys init %s`", b.Keys, b.Keys)
+		}
+		if err != nil {
+			return err
+		}
+		b.Root, err = r.UpdateRoot()
+		return err
+	}
+	if b.Root, err = os.ReadFile(file); err != nil {
+		return err
+	}
+	b.Root = bytes.TrimSuffix(b.Root, []byte("\n"))
+	if _, _, err := repo.RootVersion(b.Root); err != nil {
+		return fmt.Errorf("%s is no root of a repository; want what `incusos repo root` prints: %w", file, err)
+	}
+	return nil
 }
 
 func builderFlags(cmd *cobra.Command, b *image.Builder) {

@@ -76,6 +76,19 @@ func (s *signing) load() (publish.Signing, error) {
 	return out, nil
 }
 
+// root returns the root that images built with the trust root carry; nil if no
+// trust root signs.
+func (s *signing) root() ([]byte, error) {
+	if s.dir == "" {
+		return nil, nil
+	}
+	r, err := keys.Load(s.dir)
+	if err != nil {
+		return nil, err
+	}
+	return r.UpdateRoot()
+}
+
 // roles are the flags that say which keys a role has.
 type roles struct {
 	keys       []string // ROLE=FILE
@@ -137,8 +150,10 @@ that --role names no key for. To keep the key of the root away from the machine
 that publishes, name public keys for it; the root is signed once, here, and again
 when keys change.
 
-Machines begin with the root of the repository, which is in their image: see
-"incusos repo root".`,
+With --keys the repository starts from the root that images built with these keys
+carry, so that their machines trust it. Keys that --role names are a change of keys
+then, which machines follow. Without it, give the root to machines or to "incusos
+image build --update-root": see "incusos repo root".`,
 		Example: `  incusos repo init --keys keys updates
   incusos repo init --sign-with alice.key --sign-with bob.key --sign-with ci.key --role root=alice.key --role root=bob.key --threshold root=2 --role targets=alice.key --role snapshot=ci.key --role timestamp=ci.key updates`,
 		Args: operands("REPO"),
@@ -152,8 +167,14 @@ Machines begin with the root of the repository, which is in their image: see
 				if err != nil {
 					return err
 				}
-				fill(all, with.Keys[0])
-				return publish.Init(args[0], all, with)
+				root, err := s.root()
+				if err != nil {
+					return err
+				}
+				if root == nil {
+					fill(all, with.Keys[0])
+				}
+				return publish.Init(args[0], root, all, with)
 			}())
 		},
 	}

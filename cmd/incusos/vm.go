@@ -146,6 +146,9 @@ func (v vmRun) image(cmd *cobra.Command, b *image.Builder) (vm.Image, error) {
 			return vm.Image{}, err
 		}
 	}
+	if err := trust(b, ""); err != nil {
+		return vm.Image{}, err
+	}
 	epoch, err := commitTime(cmd)
 	if err != nil {
 		return vm.Image{}, err

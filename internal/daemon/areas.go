@@ -32,6 +32,8 @@ func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Opti
 	securityDoc := load[securitySaved](m.Files, "security")
 	storageDoc := load[api.SystemStorageConfig](m.Files, "storage")
 	appsDoc := load[apps.Saved](m.Files, "applications")
+	updateDoc := load[api.SystemUpdateConfig](m.Files, "update")
+	providerDoc := load[api.SystemProviderConfig](m.Files, "provider")
 	fallbackDoc := load[api.SystemFallbackListenerConfig](m.Files, "fallback-listener")
 
 	var seed First
@@ -40,7 +42,8 @@ func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Opti
 		seed, seedErr = first()
 		if !appsDoc.get().Initialized { // the seed may be one for after a factory reset that did not come about
 			seedErr = errors.Join(seedErr, adopt(networkDoc, seed.Network), adopt(fallbackDoc, listener.Seeded(seed.Incus)),
-				adopt(kernelDoc, seed.Kernel), adopt(loggingDoc, seed.Logging))
+				adopt(kernelDoc, seed.Kernel), adopt(loggingDoc, seed.Logging),
+				adopt(updateDoc, seed.Update), adopt(providerDoc, seed.Provider))
 		}
 	}
 	wake := make(chan struct{}, 1)
@@ -59,7 +62,7 @@ func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Opti
 	applications := newApps(m, appsDoc, seed, services, first, screen, gate, wake)
 	seedling := newSeedArea(m, seedErr, func() bool { return appsDoc.get().Initialized })
 	tasks, taskArea := newTasks(m, screen, appKinds(appsDoc, applications))
-	updates := newUpdates(m, func() []string { return appsDoc.get().Installed }, hosts.Environment, hosts.Reboot, security.seal.Provide)
+	updates := newUpdates(m, updateDoc, providerDoc, func() []string { return appsDoc.get().Installed }, hosts.Environment, hosts.Reboot, security.seal.Provide)
 	updates.agent.Proxy = outward.Through
 	when, where := updates.resources(gate)
 	return Options{

@@ -16,14 +16,16 @@ import (
 // A First is what the seed of a machine asks for, which counts until it has
 // been applied once.
 type First struct {
-	Network      *api.NetworkConfig       // nil: defaults
-	Kernel       *api.SystemKernelConfig  // nil: defaults
-	Logging      *api.SystemLoggingConfig // nil: defaults
-	Incus        *api.SeedIncus           // nil: defaults
-	Services     map[string]any           // configurations by the names of services
-	Applications []string                 // none: Incus alone
-	Images       apps.Source              // nil: none
-	Unused       []string                 // sections that this release does not apply
+	Network      *api.NetworkConfig        // nil: defaults
+	Kernel       *api.SystemKernelConfig   // nil: defaults
+	Logging      *api.SystemLoggingConfig  // nil: defaults
+	Update       *api.SystemUpdateConfig   // nil: defaults
+	Provider     *api.SystemProviderConfig // nil: no repository
+	Incus        *api.SeedIncus            // nil: defaults
+	Services     map[string]any            // configurations by the names of services
+	Applications []string                  // none: Incus alone
+	Images       apps.Source               // nil: none
+	Unused       []string                  // sections that this release does not apply
 }
 
 // seedArea stands for the seed while it matters: it is degraded when the seed

@@ -23,7 +23,8 @@ import (
 )
 
 const (
-	// rootFile is the root of the repository that an image trusts by itself.
+	// rootFile is the root of the repository that an image trusts by itself (package
+	// image puts it there).
 	rootFile = "/usr/lib/incus-os/update-root.json"
 	// synchronized is there once a time server has set the clock
 	// (systemd-timesyncd.service(8)).
@@ -42,9 +43,7 @@ type updates struct {
 	agent     *update.Agent
 }
 
-func newUpdates(m sys.Host, installed func() []string, machine func(context.Context) (api.Environment, error), restart func(context.Context) error, bind func(context.Context, io.ReaderAt, int64) error) *updates {
-	config := load[api.SystemUpdateConfig](m.Files, "update")
-	provider := load[api.SystemProviderConfig](m.Files, "provider")
+func newUpdates(m sys.Host, config document[api.SystemUpdateConfig], provider document[api.SystemProviderConfig], installed func() []string, machine func(context.Context) (api.Environment, error), restart func(context.Context) error, bind func(context.Context, io.ReaderAt, int64) error) *updates {
 	u := &updates{host: m, config: config, provider: provider, installed: installed, machine: machine, bind: bind}
 	u.agent = &update.Agent{
 		Records:  update.File{Files: m.Files},

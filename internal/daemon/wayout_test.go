@@ -35,7 +35,7 @@ func repository(t *testing.T, seen func(*http.Request)) (root, address string) {
 		roles[role] = repo.RoleKeys{Threshold: 1, Keys: []crypto.PublicKey{key.Public()}}
 	}
 	dir := filepath.Join(t.TempDir(), "updates")
-	if err := publish.Init(dir, roles, publish.Signing{Keys: []crypto.Signer{key}, Validity: repo.DefaultValidity()}); err != nil {
+	if err := publish.Init(dir, nil, roles, publish.Signing{Keys: []crypto.Signer{key}, Validity: repo.DefaultValidity()}); err != nil {
 		t.Fatal(err)
 	}
 	contents, err := publish.Show(t.Context(), dir)

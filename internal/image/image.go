@@ -36,6 +36,7 @@ type Builder struct {
 	Arch   string   // as Go says it; "" is this machine's
 	Dev    bool     // with a root shell; never for release
 	With   []string // extension images that are not made unless asked for
+	Root   []byte   // of the update repository that the image trusts; nil: of none
 	Log    *Log     // progress and the output of the tools; nil: neither
 }
 
@@ -81,6 +82,9 @@ func (b *Builder) Build(ctx context.Context, version string, epoch time.Time) (R
 	}
 	defer os.RemoveAll(work)
 	if err := b.compile(ctx, a, work, version, epoch); err != nil {
+		return Result{}, err
+	}
+	if err := b.trust(work, epoch); err != nil {
 		return Result{}, err
 	}
 	if err := b.sandbox(work); err != nil {
@@ -133,6 +137,22 @@ func (b *Builder) compile(ctx context.Context, a arch, work, version string, epo
 	c.Env = []string{"CGO_ENABLED=0", "GOOS=linux", "GOARCH=" + a.name}
 	if err := b.run(ctx, c); err != nil {
 		return fmt.Errorf("compiling incus-osd: %w", err)
+	}
+	return os.Chtimes(dest, epoch, epoch)
+}
+
+// rootFile is where the image has the root of the repository that it trusts (package
+// daemon reads it).
+const rootFile = "usr/lib/incus-os/update-root.json"
+
+// trust puts the root of the update repository into the image.
+func (b *Builder) trust(work string, epoch time.Time) error {
+	if b.Root == nil {
+		return nil
+	}
+	dest := filepath.Join(work, "extra", rootFile)
+	if err := write(dest, b.Root); err != nil {
+		return err
 	}
 	return os.Chtimes(dest, epoch, epoch)
 }

@@ -1,6 +1,8 @@
 package image
 
 import (
+	"errors"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -112,5 +114,27 @@ func TestLatestRefuses(t *testing.T) {
 				t.Errorf("Latest() = %v, want %q in it", err, tt.want)
 			}
 		})
+	}
+}
+
+// What the image trusts is in it as it was given, with the time of the build.
+func TestImageCarriesTheRootOfItsRepository(t *testing.T) {
+	work, epoch := t.TempDir(), time.Unix(1700000000, 0)
+	if err := (&Builder{}).trust(work, epoch); err != nil {
+		t.Fatal(err)
+	}
+	name := filepath.Join(work, "extra/usr/lib/incus-os/update-root.json")
+	if _, err := os.Stat(name); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("without a root there is %s (%v)", name, err)
+	}
+	if err := (&Builder{Root: []byte("a root")}).trust(work, epoch); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(name)
+	if err != nil || string(b) != "a root" {
+		t.Errorf("it holds %q (%v)", b, err)
+	}
+	if info, err := os.Stat(name); err != nil || !info.ModTime().Equal(epoch) || info.Mode().Perm() != 0o644 {
+		t.Errorf("it is %v (%v)", info, err)
 	}
 }

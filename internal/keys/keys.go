@@ -14,8 +14,11 @@
 //
 // Keys are PEM in PKCS #8, certificates PEM, the .auth files what systemd-boot
 // enrols from loader/keys/auto. The support pair may be missing: roots made before
-// there was one lack it, and images built without it run no scripts. Package uefi knows the formats; the programs
-// that sign with the keys (mkosi, package publish) get their paths from Load.
+// there was one lack it, and images built without it run no scripts.
+//
+// Package uefi knows the formats, package repo that of the root of an update
+// repository; the programs that sign with the keys (mkosi, package publish) get their
+// paths from Load.
 package keys
 
 import (

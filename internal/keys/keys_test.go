@@ -1,6 +1,7 @@
 package keys_test
 
 import (
+	"bytes"
 	"crypto/x509"
 	"fmt"
 	"io/fs"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/incusos/incusos/internal/keys"
+	"github.com/incusos/incusos/internal/repo"
 	"github.com/incusos/incusos/internal/uefi"
 )
 
@@ -315,4 +317,37 @@ func removeAll(dir string, names ...string) error {
 		}
 	}
 	return nil
+}
+
+// Images and repositories that are made with the same keys have the same root,
+// whenever that is.
+func TestUpdateRoot(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "root")
+	r := newRoot(t, dir, keys.Options{})
+	first, err := r.UpdateRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := r.UpdateRoot(); err != nil || !bytes.Equal(first, again) {
+		t.Errorf("the second time it is another one (%v):\n%s\n%s", err, first, again)
+	}
+	if _, err := repo.Begin(first); err != nil {
+		t.Error(err)
+	}
+	id, err := repo.KeyID(r.Update.Public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	version, roles, err := repo.RootVersion(first)
+	if err != nil || version != 1 || len(roles) != 4 {
+		t.Errorf("it has version %d and %d roles (%v), want 1 and 4", version, len(roles), err)
+	}
+	for role, ids := range roles {
+		if len(ids) != 1 || ids[0] != id {
+			t.Errorf("%q may sign %s, want the update key %s", ids, role, id)
+		}
+	}
+	if want := `"expires":"` + r.PK.Cert.NotAfter.UTC().Format(time.RFC3339) + `"`; !bytes.Contains(first, []byte(want)) {
+		t.Errorf("it does not have %s:\n%s", want, first)
+	}
 }

@@ -18,7 +18,7 @@ import (
 // sections are the names a file of a seed may have before its ending.
 func sections() []string {
 	return []string{
-		"applications", "incus", "install", "kernel", "migration-manager", "network",
+		"applications", "incus", "install", "kernel", "logging", "migration-manager", "network",
 		"operations-center", "provider", "security", "services", "update",
 	}
 }

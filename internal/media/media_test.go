@@ -110,7 +110,7 @@ func TestBuildRefusesBeforeItWrites(t *testing.T) {
 	}{
 		"what fits exactly":          {image, with("incus", "1", just), ""},
 		"a byte too much":            {image, with("incus", "1", large), `seed and applications take 4194816 bytes, but partition "seed-data" holds 4194304; leave out applications or build the image with a larger one`},
-		"an unknown section":         {image, typo, fmt.Sprintf(`seed %q: "networks.yaml" seeds no known section; want one of applications, incus, install, kernel, migration-manager, network, operations-center, provider, security, services, update`, typoDir)},
+		"an unknown section":         {image, typo, fmt.Sprintf(`seed %q: "networks.yaml" seeds no known section; want one of applications, incus, install, kernel, logging, migration-manager, network, operations-center, provider, security, services, update`, typoDir)},
 		"a file that is no seed":     {image, readme, fmt.Sprintf(`seed %q: "README.md" is no seed file; want a name that ends in .yaml, .yml or .json`, readmeDir)},
 		"a section twice":            {image, twice, fmt.Sprintf(`seed %q has both "install.json" and "install.yaml"; want one`, twiceDir)},
 		"an application of bad name": {image, with("../incus", "1", app), `application "../incus": want a name of lower-case letters, digits and hyphens`},

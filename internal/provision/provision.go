@@ -36,7 +36,7 @@ func Install(ctx context.Context, host sys.Host, screen Screen) error {
 	if err != nil {
 		return err
 	}
-	if err := documents(s); err != nil {
+	if err := s.Check(); err != nil { // on the installed machine nothing could be corrected
 		return err
 	}
 	medium, err := sys.BootDisk(host.Files)
@@ -92,28 +92,18 @@ func installSeed(ctx context.Context, host sys.Host, screen Screen) (*seed.Seed,
 	return s, want, nil
 }
 
-// documents refuses a seed with a mistake in any section before anything is
-// written: on the installed machine it could not be corrected.
-func documents(s *seed.Seed) error {
-	_, _, apps := s.ApplicationList()
-	_, _, incus := s.Incus()
-	_, _, network := s.Network()
-	_, _, kernel := s.Kernel()
-	_, _, logging := s.Logging()
-	_, _, services := s.Services()
-	return errors.Join(apps, incus, network, kernel, logging, services)
-}
-
 // First is what the seed of an installed machine asks for.
 type First struct {
-	Network      *api.NetworkConfig       // nil: defaults
-	Kernel       *api.SystemKernelConfig  // nil: defaults
-	Logging      *api.SystemLoggingConfig // nil: defaults
-	Incus        *api.SeedIncus           // nil: defaults
-	Services     *api.SeedServices        // nil: none is enabled
-	Applications []string                 // none: Incus alone
-	Images       *seed.Seed               // carries the extension images
-	Unused       []string                 // sections that are there and that this release does not apply
+	Network      *api.NetworkConfig        // nil: defaults
+	Kernel       *api.SystemKernelConfig   // nil: defaults
+	Logging      *api.SystemLoggingConfig  // nil: defaults
+	Update       *api.SystemUpdateConfig   // nil: defaults
+	Provider     *api.SystemProviderConfig // nil: no repository
+	Incus        *api.SeedIncus            // nil: defaults
+	Services     *api.SeedServices         // nil: none is enabled
+	Applications []string                  // none: Incus alone
+	Images       *seed.Seed                // carries the extension images
+	Unused       []string                  // sections that are there and that this release does not apply
 }
 
 // Read reads the seed of an installed machine.
@@ -150,5 +140,13 @@ func Read(host sys.Host) (First, error) {
 	if logging != nil {
 		f.Logging = &logging.SystemLoggingConfig
 	}
-	return f, errors.Join(err, kernelErr, loggingErr)
+	update, _, updateErr := s.Update()
+	if update != nil {
+		f.Update = &update.SystemUpdateConfig
+	}
+	provider, _, providerErr := s.Provider()
+	if provider != nil {
+		f.Provider = &provider.SystemProviderConfig
+	}
+	return f, errors.Join(err, kernelErr, loggingErr, updateErr, providerErr)
 }

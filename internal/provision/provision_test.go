@@ -128,7 +128,7 @@ func must(t *testing.T, err error) {
 const done = "install: done on /dev/nvme0n1; remove the medium"
 
 func TestInstallWaitsForTheMediumToBeRemoved(t *testing.T) {
-	b := newBench(t, map[string]string{"install.yaml": "", "network.yaml": "dns: {hostname: node1}\n", "update.yaml": "channel: stable\n"})
+	b := newBench(t, map[string]string{"install.yaml": "", "network.yaml": "dns: {hostname: node1}\n", "security.yaml": "channel: stable\n"})
 	b.heard = func(text string) {
 		if text != done {
 			return
@@ -156,8 +156,8 @@ func TestInstallWaitsForTheMediumToBeRemoved(t *testing.T) {
 	b.bootFrom(t, b.disks.Table("nvme0n1")[0].UUID)
 	first, err := provision.Read(b.Host)
 	must(t, err)
-	if first.Network == nil || first.Network.DNS.Hostname != "node1" || !slices.Equal(first.Unused, []string{"update"}) || first.Images.Has("install") {
-		t.Errorf("Read() = %+v, want the network, the unused update and no install", first)
+	if first.Network == nil || first.Network.DNS.Hostname != "node1" || !slices.Equal(first.Unused, []string{"security"}) || first.Images.Has("install") {
+		t.Errorf("Read() = %+v, want the network, the unused security and no install", first)
 	}
 }
 
@@ -277,12 +277,14 @@ func TestReadOfAnInstalledSeed(t *testing.T) {
 		"network.json":                        `{"dns": {"hostname": "node1", "domain": "example.org"}}`,
 		"kernel.yaml":                         "console: [{device: /dev/ttyS0, baud_rate: 115200}]\n",
 		"logging.yaml":                        "syslog: {address: \"192.0.2.14:514\"}\n",
-		"provider.yaml":                       "anything",
+		"provider.yaml":                       "name: images\nconfig: {server_url: \"https://updates.example.net\", token: abc}\n",
+		"update.json":                         `{"channel": "testing", "maintenance_windows": [{"start_hour": 1, "end_hour": 4}]}`,
+		"security.yaml":                       "anything",
 		"applications/incus_202601010000.raw": "image",
 	}))
 	first, err := provision.Read(host)
 	must(t, err)
-	if !slices.Equal(first.Applications, []string{"incus", "debug"}) || !slices.Equal(first.Unused, []string{"provider"}) {
+	if !slices.Equal(first.Applications, []string{"incus", "debug"}) || !slices.Equal(first.Unused, []string{"security"}) {
 		t.Errorf("applications %q, unused %q", first.Applications, first.Unused)
 	}
 	if first.Incus == nil || !first.Incus.ApplyDefaults || first.Network == nil || first.Network.DNS.Domain != "example.org" {
@@ -291,13 +293,16 @@ func TestReadOfAnInstalledSeed(t *testing.T) {
 	if first.Kernel == nil || len(first.Kernel.Console) != 1 || first.Logging == nil || first.Logging.Syslog.Address != "192.0.2.14:514" {
 		t.Errorf("kernel %+v, logging %+v", first.Kernel, first.Logging)
 	}
+	if first.Update == nil || first.Update.Channel != "testing" || first.Provider == nil || first.Provider.Config.Token != "abc" {
+		t.Errorf("update %+v, provider %+v", first.Update, first.Provider)
+	}
 	if images := first.Images.Applications(); len(images) != 1 || images[0].Name != "incus" {
 		t.Errorf("images %+v, want that of Incus", images)
 	}
 }
 
 func TestReadNamesTheMistake(t *testing.T) {
-	for file, content := range map[string]string{"network.yaml": "x: 1", "incus.yaml": "x: 1", "applications.yaml": "x: 1", "kernel.yaml": "x: 1", "logging.yaml": "x: 1"} {
+	for file, content := range map[string]string{"network.yaml": "x: 1", "incus.yaml": "x: 1", "applications.yaml": "x: 1", "kernel.yaml": "x: 1", "logging.yaml": "x: 1", "update.yaml": "x: 1", "provider.yaml": "x: 1"} {
 		host := systest.New(t, systest.Sensible()).Host
 		must(t, systest.WriteSeed(host.Files, map[string]string{file: content}))
 		if _, err := provision.Read(host); err == nil || !strings.HasPrefix(err.Error(), "seed-data: "+file+":1:1: ") {

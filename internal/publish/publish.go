@@ -42,8 +42,10 @@ type Signing struct {
 	Validity repo.Validity
 }
 
-// Init makes a repository in dir, which may be there if it is empty.
-func Init(dir string, roles map[string]repo.RoleKeys, s Signing) error {
+// Init makes a repository in dir, which may be there if it is empty. It starts from a
+// root that is signed already, which images carry, and changes the keys of the roles
+// given; with a nil root, from a new one with the keys of all roles.
+func Init(dir string, root []byte, roles map[string]repo.RoleKeys, s Signing) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
@@ -51,11 +53,22 @@ func Init(dir string, roles map[string]repo.RoleKeys, s Signing) error {
 	if len(entries) > 0 {
 		return fmt.Errorf("%q is not empty; name a directory that is new", dir)
 	}
-	author, err := repo.Create(roles)
+	author, err := begin(root, roles)
 	if err != nil {
 		return err
 	}
 	return write(dir, author, s)
+}
+
+func begin(root []byte, roles map[string]repo.RoleKeys) (*repo.Author, error) {
+	if root == nil {
+		return repo.Create(roles)
+	}
+	author, err := repo.Begin(root)
+	if err != nil || len(roles) == 0 {
+		return author, err
+	}
+	return author, author.SetKeys(roles)
 }
 
 // Change opens the repository in dir, lets do change it, then signs and writes it.

@@ -42,7 +42,7 @@ func newHouse(t *testing.T) *house {
 	for _, role := range repo.Roles() {
 		all[role] = repo.RoleKeys{Threshold: 1, Keys: []crypto.PublicKey{key.Public()}}
 	}
-	if err := publish.Init(h.dir, all, h.with); err != nil {
+	if err := publish.Init(h.dir, nil, all, h.with); err != nil {
 		t.Fatal(err)
 	}
 	return h
@@ -355,7 +355,7 @@ func TestOnePublisherAtATime(t *testing.T) {
 		}
 		return nil
 	})
-	if err := publish.Init(h.dir, nil, h.with); err == nil || !strings.Contains(err.Error(), "is not empty; name a directory that is new") {
+	if err := publish.Init(h.dir, nil, nil, h.with); err == nil || !strings.Contains(err.Error(), "is not empty; name a directory that is new") {
 		t.Errorf("it said %v", err)
 	}
 	if err := publish.Change(t.Context(), t.TempDir(), h.with, nil); !errors.Is(err, repo.ErrNotFound) || !strings.Contains(err.Error(), "there is no repository in") {

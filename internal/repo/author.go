@@ -20,6 +20,7 @@ import (
 type Author struct {
 	Releases []Release // newest first
 
+	first     []byte // a root that others signed, and that is not written yet; nil: none
 	root      *metadata.Metadata[metadata.RootType]
 	newRoot   *metadata.Metadata[metadata.RootType] // to be signed; nil: no change of keys
 	targets   *metadata.Metadata[metadata.TargetsType]
@@ -52,6 +53,36 @@ func Create(keys map[string]RoleKeys) (*Author, error) {
 	a := &Author{newRoot: metadata.Root()}
 	a.newRoot.Signed.Version = 0
 	return a, a.SetKeys(keys)
+}
+
+// FirstRoot returns the first root of a repository, in which the keys of each role are
+// those given. The same keys and the same time give the same bytes if the keys sign as
+// Ed25519 does (RFC 8032), so that it can be made wherever the keys are.
+func FirstRoot(keys map[string]RoleKeys, with []crypto.Signer, expires time.Time) ([]byte, error) {
+	a, err := Create(keys)
+	if err != nil {
+		return nil, err
+	}
+	w, err := a.signRoot(with, expires.UTC().Truncate(time.Second), Validity{})
+	if err != nil {
+		return nil, err
+	}
+	return w.Data, nil
+}
+
+// Begin begins a repository with the root that FirstRoot made.
+func Begin(root []byte) (*Author, error) {
+	m, err := metadata.Root().FromBytes(root)
+	if err != nil {
+		return nil, fmt.Errorf("the root of the repository: %w", err)
+	}
+	if m.Signed.Version != 1 {
+		return nil, fmt.Errorf("the root of the repository has version %d; want the first", m.Signed.Version)
+	}
+	if err := m.VerifyDelegate(metadata.ROOT, m); err != nil {
+		return nil, fmt.Errorf("the root of the repository: %w", err)
+	}
+	return &Author{first: root, root: m}, nil
 }
 
 // Open reads a repository to change it. Its age does not matter: a repository that
@@ -139,6 +170,9 @@ func (a *Author) Sign(keys []crypto.Signer, now time.Time, v Validity) ([]Writte
 	}
 	var files []Written
 	before := *a
+	if a.first != nil {
+		files, a.first = append(files, Written{"metadata/1.root.json", a.first}), nil
+	}
 	for _, step := range []func([]crypto.Signer, time.Time, Validity) (*Written, error){a.signRoot, a.signTargets, a.signSnapshot, a.signTimestamp} {
 		w, err := step(keys, now, v)
 		if err != nil {

@@ -51,6 +51,14 @@ func FuzzNetwork(f *testing.F) {
 	fuzzDecode[api.SeedNetwork](f, "dns: {hostname: a}\ninterfaces:\n- name: a\n  hwaddr: 52:54:00:00:00:01\n  mtu: 1500\n")
 }
 
+func FuzzUpdate(f *testing.F) {
+	fuzzDecode[api.SeedUpdate](f, "channel: stable\nauto_reboot: true\nmaintenance_windows: [{start_hour: 1, end_hour: 4}]\n", "check_frequency: never")
+}
+
+func FuzzProvider(f *testing.F) {
+	fuzzDecode[api.SeedProvider](f, "name: images\nconfig: {server_url: \"https://updates.example.net\", token: abc, root: \"{}\"}\n")
+}
+
 func FuzzKernel(f *testing.F) {
 	fuzzDecode[api.SeedKernel](f, "console:\n- {device: /dev/ttyS0, baud_rate: 115200}\nmemory: {zram_swap_size: 1GiB}\n", "pci: {passthrough: [{vendor_id: \"10de\", product_id: \"1eb8\"}]}")
 }
@@ -92,7 +100,7 @@ func FuzzArchive(f *testing.F) {
 }
 
 func TestEveryFieldOfASectionHasAName(t *testing.T) {
-	for _, typ := range []reflect.Type{reflect.TypeFor[api.SeedInstall](), reflect.TypeFor[api.SeedNetwork](), reflect.TypeFor[api.NetworkInterface](), reflect.TypeFor[api.SeedKernel](), reflect.TypeFor[api.SeedLogging]()} {
+	for _, typ := range []reflect.Type{reflect.TypeFor[api.SeedInstall](), reflect.TypeFor[api.SeedNetwork](), reflect.TypeFor[api.NetworkInterface](), reflect.TypeFor[api.SeedKernel](), reflect.TypeFor[api.SeedLogging](), reflect.TypeFor[api.SeedUpdate](), reflect.TypeFor[api.SeedProvider]()} {
 		for _, name := range fields(typ, make(map[string]reflect.Type)) {
 			if name == "" || strings.ToLower(name) != name {
 				t.Errorf("%s has a field named %q", typ, name)

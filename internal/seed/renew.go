@@ -77,7 +77,7 @@ func (s *Seed) replace(given map[string]json.RawMessage, instead bool) error {
 		}
 		file := name + ".json"
 		alone := &Seed{sections: map[string]section{name: {"seeds", file, given[name]}}}
-		if err := alone.check(); err != nil {
+		if err := alone.Check(); err != nil {
 			return api.Fieldf("seeds."+name, "%s", strings.TrimPrefix(err.Error(), "seeds: "))
 		}
 		if len(given[name]) > maxSection {
@@ -90,19 +90,10 @@ func (s *Seed) replace(given map[string]json.RawMessage, instead bool) error {
 	return nil
 }
 
-// check reports the first mistake in the sections that this release reads.
-func (s *Seed) check() error {
-	_, _, install := s.Install()
-	_, _, list := s.ApplicationList()
-	_, _, incus := s.Incus()
-	_, _, network := s.Network()
-	return errors.Join(install, list, incus, network)
-}
-
 // complete reports why a first boot with s would fail: there is nobody to
 // correct it then.
 func (s *Seed) complete() error {
-	if err := s.check(); err != nil {
+	if err := s.Check(); err != nil {
 		return api.Errorf(api.Conflict, "a section that the machine was installed with has a mistake, %v: give that section too, or wipe the existing ones", err)
 	}
 	wanted := []string{"incus"}

@@ -55,11 +55,11 @@ type Application struct {
 // handled and foreign name all sections there are: those with a getter below,
 // and those that this release passes on without reading them.
 func handled() []string {
-	return []string{"applications", "incus", "install", "kernel", "logging", "network", "services"}
+	return []string{"applications", "incus", "install", "kernel", "logging", "network", "provider", "services", "update"}
 }
 
 func foreign() []string {
-	return []string{"migration-manager", "operations-center", "provider", "security", "update"}
+	return []string{"migration-manager", "operations-center", "security"}
 }
 
 // Open reads the seed of host. A machine that was given nothing has an empty
@@ -122,6 +122,28 @@ func (s *Seed) Logging() (*api.SeedLogging, bool, error) {
 // Services returns the section `services`, and whether there is one.
 func (s *Seed) Services() (*api.SeedServices, bool, error) {
 	return get[api.SeedServices](s, "services")
+}
+
+// Provider returns the section `provider`, and whether there is one.
+func (s *Seed) Provider() (*api.SeedProvider, bool, error) {
+	return get[api.SeedProvider](s, "provider")
+}
+
+// Update returns the section `update`, and whether there is one.
+func (s *Seed) Update() (*api.SeedUpdate, bool, error) { return get[api.SeedUpdate](s, "update") }
+
+// Check reports the mistakes in the sections that this release applies.
+func (s *Seed) Check() error {
+	_, _, install := s.Install()
+	_, _, list := s.ApplicationList()
+	_, _, incus := s.Incus()
+	_, _, network := s.Network()
+	_, _, kernel := s.Kernel()
+	_, _, logging := s.Logging()
+	_, _, services := s.Services()
+	_, _, provider := s.Provider()
+	_, _, update := s.Update()
+	return errors.Join(install, list, incus, network, kernel, logging, services, provider, update)
 }
 
 // get decodes a section. Its error names the medium, the file, and mostly the

@@ -27,7 +27,7 @@ func seeded() map[string]string {
 	return map[string]string{
 		"applications.yaml": "applications: [{name: incus}]\n",
 		"incus.yaml":        "apply_defaults: true\n",
-		"services.yaml":     "ceph: {keyring: " + secret + "}\n",
+		"services.yaml":     "iscsi: {targets: [{target: \"iqn.2026-01.org.example:disk\", address: 192.0.2.20, username: me, password: " + secret + "}]}\n",
 		"provider.json":     `{"config":{"token":"` + secret + `"}}`,
 		incusImage:          strings.Repeat("image", 300),
 	}

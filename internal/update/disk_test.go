@@ -89,7 +89,7 @@ func (b *bench) publish() {
 		roles[role] = repo.RoleKeys{Threshold: 1, Keys: []crypto.PublicKey{key.Public()}}
 	}
 	dir, with := filepath.Join(b.t.TempDir(), "updates"), publish.Signing{Keys: []crypto.Signer{key}, Validity: repo.DefaultValidity()}
-	if err := publish.Init(dir, roles, with); err != nil {
+	if err := publish.Init(dir, nil, roles, with); err != nil {
 		b.t.Fatal(err)
 	}
 	for _, version := range []string{from, to} {

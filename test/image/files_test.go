@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/incusos/incusos/internal/repo"
 )
 
 func testRelease(t *testing.T, b *built) {
@@ -20,6 +22,30 @@ func testRelease(t *testing.T, b *built) {
 	}
 	if !b.dev && b.merged.has("usr/lib/systemd/system/incus-os-dev-shell.service") {
 		t.Error("the developers' shell is in an image that does not say so")
+	}
+}
+
+// testUpdateRoot looks whether the image can tell its repository from others: it has
+// a root whose keys are those that it says, and whose signatures are theirs.
+func testUpdateRoot(t *testing.T, b *built) {
+	const name = "usr/lib/incus-os/update-root.json"
+	if !b.base.has(name) {
+		t.Fatalf("the image has no %s", name)
+	}
+	version, roles, err := repo.RootVersion([]byte(b.base.read(t, name)))
+	if err != nil || version < 1 {
+		t.Fatalf("%s has version %d (%v); want a root", name, version, err)
+	}
+	for _, role := range repo.Roles() {
+		if len(roles[role]) == 0 {
+			t.Errorf("nobody may sign %s", role)
+		}
+	}
+	if version > 1 {
+		return // one that was rotated; what began it is not at hand
+	}
+	if _, err := repo.Begin([]byte(b.base.read(t, name))); err != nil {
+		t.Error(err)
 	}
 }
 

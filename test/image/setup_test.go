@@ -49,6 +49,7 @@ func TestImage(t *testing.T) {
 		"the TPM policy is for the initrd only": testPolicy,
 		"the doctor measures the same":          testMeasured,
 		"db signed all that starts":             testSignatures,
+		"a repository is trusted":               testUpdateRoot,
 		"a virtual machine finds its firmware":  testVirtualMachine,
 		"extensions bring /usr and no more":     testExtensions,
 		"services find what they call":          testServices,
