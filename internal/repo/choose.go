@@ -1,6 +1,7 @@
 package repo
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
@@ -30,7 +31,8 @@ type Choice struct {
 // updates could otherwise bring back a hole that was mended.
 func (c *Catalog) Choose(m Machine) Choice {
 	least := max(m.Running, m.Blessed, c.Floor)
-	why := fmt.Sprintf("Version %s is the newest in channel %q", m.Running, m.Channel)
+	newest := fmt.Sprintf("Version %s is the newest in channel %q", m.Running, m.Channel)
+	why := "" // the newest is passed by
 	found := false
 	for i := range c.Releases {
 		r := &c.Releases[i]
@@ -41,13 +43,13 @@ func (c *Catalog) Choose(m Machine) Choice {
 		found = true
 		switch {
 		case r.Version <= m.Running || r.Version < least:
-			return Choice{Why: why}
+			return Choice{Why: cmp.Or(why, newest)}
 		case r.Withdrawn != "":
-			why = fmt.Sprintf("Version %s was withdrawn: %s", r.Version, r.Withdrawn)
+			why = cmp.Or(why, fmt.Sprintf("Version %s was withdrawn: %s", r.Version, r.Withdrawn))
 		case slices.Contains(m.Failed, r.Version):
-			why = fmt.Sprintf("Version %s was tried and did not work; it is tried again when asked for", r.Version)
+			why = cmp.Or(why, fmt.Sprintf("Version %s was tried and did not work; it is tried again when asked for", r.Version))
 		case !Reached(m.ID, r.Version, phase.Percent):
-			why = fmt.Sprintf("Version %s is being rolled out and has reached %d percent of machines", r.Version, phase.Percent)
+			why = cmp.Or(why, fmt.Sprintf("Version %s is being rolled out and has reached %d percent of machines", r.Version, phase.Percent))
 		default:
 			return Choice{r, fmt.Sprintf("Version %s can be installed", r.Version)}
 		}
@@ -55,7 +57,7 @@ func (c *Catalog) Choose(m Machine) Choice {
 	if !found {
 		why = fmt.Sprintf("The repository has nothing for %s in channel %q", m.Architecture, m.Channel)
 	}
-	return Choice{Why: why}
+	return Choice{Why: cmp.Or(why, newest)}
 }
 
 // Applications returns the releases whose applications a machine may take for the

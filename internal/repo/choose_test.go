@@ -64,6 +64,7 @@ func TestChoose(t *testing.T) {
 		"withdrawn":            {[]string{v1 + " stable", v2 + " stable", v3 + " stable -withdrawn"}, machine, v2},
 		"only that":            {[]string{v1 + " stable", v3 + " stable -withdrawn"}, machine, "Version 202611030000 was withdrawn: it eats files"},
 		"was tried":            {[]string{v1 + " stable", v3 + " stable"}, with(func(m *repo.Machine) { m.Failed = []string{v3} }), "Version 202611030000 was tried and did not work"},
+		"two were tried":       {[]string{v2 + " stable", v3 + " stable"}, with(func(m *repo.Machine) { m.Failed = []string{v2, v3} }), "Version 202611030000 was tried and did not work"},
 		"below what was good":  {[]string{v2 + " stable"}, with(func(m *repo.Machine) { m.Blessed = v3 }), "Version 202611010000 is the newest"},
 		"below the floor":      {[]string{v2 + " stable", v3 + " testing >" + v3}, machine, "Version 202611010000 is the newest"},
 		"at the floor":         {[]string{v2 + " stable", v3 + " stable >" + v3}, machine, v3},

@@ -3,6 +3,7 @@
 package vm_test
 
 import (
+	"errors"
 	"math/rand/v2"
 	"os"
 	"strconv"
@@ -184,8 +185,30 @@ func (w *watch) begin(t *testing.T, s *site, what string) {
 	}
 	w.reset()
 	s.check(t)
-	reached(t, s.r, s.c, what, func(u api.SystemUpdateState) bool {
-		_, begun := w.when(what)
-		return begun || s.staged(u)
-	})
+	over := make(chan struct{})
+	ctx := within(t, s.r, 3*time.Minute)
+	go func() { // to ask takes longer than some of what is waited for
+		defer close(over)
+		_ = retry(ctx, func() error {
+			var doc api.SystemUpdate
+			if err := s.c.Get(ctx, "/os/1.0/system/update", &doc); err != nil || !s.staged(doc.State) {
+				return errors.New("not staged yet")
+			}
+			return nil
+		})
+	}()
+	for {
+		if _, begun := w.when(what); begun {
+			return
+		}
+		select {
+		case <-over:
+			if ctx.Err() != nil {
+				t.Fatalf("it never came to pass that %s:\n%s", what, s.r.Console.Tail(20))
+			}
+			t.Logf("nothing was left to do of this: %s", what)
+			return
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
 }
