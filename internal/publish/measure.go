@@ -88,8 +88,12 @@ func bootPartition(d *disk.Disk) (int, error) {
 }
 
 // measurements adds what the release leaves in the registers of a TPM. A kernel image
-// that is no program, as in trials of a repository, leaves nothing.
+// that is no program, as in trials of a repository, leaves nothing, nor do applications
+// alone.
 func (m *maker) measurements(b Build) error {
+	if b.Usr == "" {
+		return nil
+	}
 	program, err := isProgram(b.UKI)
 	if err != nil || !program {
 		return err
