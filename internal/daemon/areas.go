@@ -83,8 +83,9 @@ func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Opti
 		ComeBack: updates.comeBack,
 		// The network comes before the pools: addresses arrive while those open.
 		Areas: []Area{
-			restore, taskArea, hosts, kernel, logging, security, networks, outward, fallback,
+			restore, taskArea, hosts, kernel, logging, networks, outward, fallback,
 			storageDoc.guard(stores), services, reported{appsDoc.guard(applications), door.Applications},
+			security, // binds root anew on a first start, which takes a while and nothing waits for
 			when, where,
 			seedling, // when the others have taken from it what they want
 		},
