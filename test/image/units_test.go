@@ -16,7 +16,7 @@ import (
 
 // enabled is everything that is started because our preset says so.
 var enabled = []string{
-	"dbus-broker.service", "incus-os-modules.service", "incus-osd.service",
+	"dbus-broker.service", "incus-os-modules.service", "incus-os-trial.service", "incus-osd.service",
 	"systemd-resolved.service", "systemd-timesyncd.service",
 }
 
