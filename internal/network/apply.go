@@ -205,6 +205,9 @@ func (n *Network) reload(ctx context.Context, p Plan) error {
 	if err := n.bridges(p); err != nil {
 		return err
 	}
+	if p.taken { // a reload would wait for ever for a bridge that networkd did not make
+		return n.host.Units.Restart(ctx, networkd)
+	}
 	if _, err := n.host.Exec.Run(ctx, sys.Command("networkctl", "reload")); err != nil {
 		return fmt.Errorf("reloading systemd-networkd: %w", err)
 	}

@@ -25,6 +25,7 @@ type Plan struct {
 	Tell   []string        // services that have not accepted these files yet
 
 	cards   []renaming
+	taken   bool              // a bridge that stayed for the sake of instances is configured again
 	digests map[string]string // what the files of Tell amount to
 	secret  []string          // files that only networkd may read
 	want    map[string]File   // all files
@@ -64,6 +65,7 @@ func (n *Network) plan(cfg api.NetworkConfig, keep bool) (Plan, error) {
 		return Plan{}, err
 	}
 	p := Plan{Write: maps.Clone(want), digests: make(map[string]string), want: want, cards: renamings(cfg, given, links, originals)}
+	p.taken = takenBack(want, have, links)
 	for name, content := range have {
 		switch now, ok := want[name]; {
 		case !ok:
@@ -261,4 +263,17 @@ func gone(p Plan) (devices []string) {
 		}
 	}
 	return devices
+}
+
+// takenBack reports whether a bridge that there is gets its file back. It was without
+// one as long as nobody but instances needed it, and networkd does not know it.
+func takenBack(want map[string]File, have map[string]string, links []sys.Link) bool {
+	for name, f := range want {
+		_, known := have[name]
+		bridge := strings.TrimPrefix(strings.TrimSuffix(path.Base(name), ".netdev"), prefix+"-")
+		if !known && strings.Contains(f.Content, "\nKind=bridge\n") && slices.ContainsFunc(links, func(l sys.Link) bool { return l.Name == bridge }) {
+			return true
+		}
+	}
+	return false
 }

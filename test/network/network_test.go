@@ -56,6 +56,7 @@ func scenarios() []scenario {
 		{"Firewall", firewall},
 		{"Jumbo", jumboFrames},
 		{"Container", containerInVLAN},
+		{"BridgeTakenBack", bridgeTakenBack},
 		{"Macvlan", macvlanOnCard},
 		{"MissingCard", missingCard},
 		{"BackToDefault", defaultDocument},

@@ -150,6 +150,22 @@ func containerInVLAN(t *testing.T, g *guest) {
 	g.reaches(t, gateway4, "10.10.0.1") // the host keeps its own
 }
 
+// A bridge stays as long as instances are on it, and is the interface's again when
+// that comes back.
+func bridgeTakenBack(t *testing.T, g *guest) {
+	g.world.plug(t, 1)
+	g.world.echo(t)
+	lan := api.NetworkConfig{Interfaces: []api.NetworkInterface{g.lan("10.77.0.10/24")}}
+	g.set(t, lan)
+	g.reaches(t, gateway4)
+	g.container(t, "untagged", "lan", 0, "10.77.0.60/24")
+	from(t, "untagged", gateway4)
+	g.set(t, api.NetworkConfig{})
+	g.set(t, lan)
+	g.reaches(t, gateway4)
+	from(t, "untagged", gateway4)
+}
+
 // macvlanOnCard attaches an instance as Incus does with nictype macvlan.
 func macvlanOnCard(t *testing.T, g *guest) {
 	g.world.plug(t, 1)
