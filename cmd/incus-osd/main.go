@@ -180,6 +180,7 @@ func pretend(o options) (sys.Host, error) {
 		return sys.Host{}, err
 	}
 	systest.NewZFS(rig)
+	systest.NewDrives(rig)
 	systest.AddTables(rig)
 	systest.NewSAN(rig)
 	systest.NewDisks(rig)

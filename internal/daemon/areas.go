@@ -66,7 +66,7 @@ func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Opti
 	updates := newUpdates(m, updateDoc, providerDoc, installed{appsDoc, applications, belongs})
 	updates.machine, updates.bind = hosts.Environment, security.seal.Provide
 	updates.agent.Restart, updates.agent.Proxy = hosts.Reboot, outward.Through
-	tasks, taskArea := newTasks(m, screen, slices.Concat(appKinds(appsDoc, applications), updates.kinds()))
+	tasks, taskArea := newTasks(m, screen, slices.Concat(appKinds(appsDoc, applications), updates.kinds(), driveKinds(stores)))
 	updates.tasks, updates.changed = tasks, func() { poke(wake) }
 	when, where := updates.resources(gate)
 	return Options{
@@ -103,7 +103,7 @@ func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Opti
 			Tasks:            tasks,
 			Update:           when,
 			Services:         services,
-			Actions:          actions(security.actions(), networks.actions(), updates.actions(when)),
+			Actions:          actions(security.actions(), networks.actions(), updates.actions(when), driveActions(stores, tasks)),
 			Resources:        func(context.Context) (api.Resources, error) { return resources.Read(m.Files), nil },
 			Attest:           attestations(security.seal, hosts.Environment),
 			Audit:            log,
@@ -123,19 +123,6 @@ func actions(parts ...map[string]rest.Action) map[string]rest.Action {
 		maps.Copy(all, p)
 	}
 	return all
-}
-
-func storageResource(doc document[api.SystemStorageConfig], s *storage.Storage) rest.Resource[api.SystemStorage, api.SystemStorageConfig] {
-	return fixed[api.SystemStorage, api.SystemStorageConfig]{
-		"storage",
-		func(ctx context.Context) (api.SystemStorage, error) {
-			state, err := s.State(ctx)
-			config := doc.get()
-			config.Pools = state.Pools // where clients look for them
-			return api.SystemStorage{Config: config, State: state}, errors.Join(doc.err, err)
-		},
-		func() (api.SystemStorageConfig, error) { return doc.get(), doc.err },
-	}
 }
 
 // A document is a saved configuration, or why there is none to be had.

@@ -10,6 +10,7 @@
 //	early.go   what the early boot left in /run
 //	debug.go   what whoever searches for a fault gets to see
 //	figures.go  figures for Incus and Prometheus
+//	storage.go  what is done to drives
 //	proxy.go    the way out, for Incus and for the daemon itself
 //	updates.go  when and from where updates are made, and what they need of the machine
 //	updateapi.go what can be asked of updates, and the tasks that they are

@@ -46,6 +46,12 @@ func decode(r *http.Request, v any) error {
 	if err != nil {
 		return err
 	}
+	return Decode(body, v)
+}
+
+// Decode reads the body of an Action, a document in JSON, into v. What is wrong with it
+// is an api.FieldError.
+func Decode(body []byte, v any) error {
 	if len(bytes.TrimSpace(body)) == 0 {
 		return api.Fieldf("body", "is empty; want a document in JSON")
 	}

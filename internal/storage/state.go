@@ -24,11 +24,16 @@ func (s *Storage) drives(disks []sys.Disk, pools []api.StoragePool) []api.Storag
 		if id == "" || virtualMedium(id) {
 			continue
 		}
-		drives = append(drives, api.StorageDrive{
+		drive := api.StorageDrive{
 			ID: id, ModelName: d.Model, SerialNumber: d.Serial, Bus: d.Bus, Capacity: d.Size,
 			Boot: d.Name == boot.Name, Removable: d.Removable, WWN: wwn(d), WWNID: wwnID(d),
 			MemberPool: memberOf(id, pools),
-		})
+		}
+		if name := nameOf(d); s.host.Files.Exists(keyOf(name)) {
+			drive.Encrypted, drive.EncryptedID = true, mapper+opened+name
+			drive.MemberPool = memberOf(drive.EncryptedID, pools)
+		}
+		drives = append(drives, drive)
 	}
 	slices.SortFunc(drives, func(a, b api.StorageDrive) int { return strings.Compare(a.ID, b.ID) })
 	return drives

@@ -1,4 +1,4 @@
-// Package storage owns the drives and the ZFS pool "local".
+// Package storage owns the drives, those that are encrypted, and the ZFS pool "local".
 //
 // The pool lies on the partition local-data of the drive the machine booted
 // from, encrypted with a key of its own on the encrypted root file system. The
@@ -9,8 +9,10 @@
 //	zfs.go      the JSON of zpool and zfs                    (pure)
 //	state.go    drives, pools and the root file system for GET
 //	recent.go   remembering that for a moment
+//	crypt.go    drives that are encrypted as a whole, and opened at each start
+//	wipe.go     which drives are spare, and wiping them
 //
-// Nothing here destroys: a pool is created only on a partition without a known
+// Nothing of this destroys but what somebody asks to have wiped or encrypted: a pool is created only on a partition without a known
 // signature, and whatever else is found there is reported and left alone. The
 // order is the safety: the key is on disk before a pool needs it, and a note is
 // on disk while the pool is being created, so that a half-made pool can be told
@@ -28,6 +30,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/incusos/incusos/internal/sys"
 )
@@ -46,18 +49,22 @@ const maxSteps = 10
 
 // Storage brings one machine's pool into being and reports its storage.
 type Storage struct {
-	host   sys.Host
-	recent *recent
+	host     sys.Host
+	recent   *recent
+	drivesMu sync.Mutex // held while a drive is opened, closed, encrypted or wiped
 }
 
 // New returns the storage of host.
-func New(host sys.Host) *Storage { return &Storage{host, newRecent()} }
+func New(host sys.Host) *Storage { return &Storage{host: host, recent: newRecent()} }
 
 // Name is the area's name in health reports.
 func (s *Storage) Name() string { return "storage" }
 
-// Reconcile makes the pool usable; see Apply.
-func (s *Storage) Reconcile(ctx context.Context) error { return s.Apply(ctx) }
+// Reconcile opens the encrypted drives and makes the pool usable; see Apply. Drives
+// that cannot be opened keep nobody from the pool.
+func (s *Storage) Reconcile(ctx context.Context) error {
+	return errors.Join(s.openDrives(ctx), s.Apply(ctx))
+}
 
 // A Plan is the next thing to do. Later steps depend on what it finds, so there
 // is never more than one. The zero Plan means that there is nothing to do.

@@ -106,6 +106,8 @@ func (m *machine) changes(t *testing.T, c debian.Client) []trial {
 		{Step: debian.Step{Do: "service reset iscsi --force"}},
 		{Step: debian.Step{Do: "service edit iscsi", In: "config: {enabled: true, targets: [{target: disk1, address: 192.0.2.20}]}",
 			Err: `config.targets[0].target: "disk1" is no name of a target; want one such as "iqn.2026-01.org.example:disk1"`}},
+		{Step: debian.Step{Do: `system storage encrypt-drive --force -d {"id":"/dev/disk/by-id/virtio-pretend0"}`, Err: "holds the system"}},
+		{Step: debian.Step{Do: `system storage wipe-drive --force -d {"id":"/dev/vda"}`, Err: `id: "/dev/vda" is no name of a drive`}},
 		{Step: debian.Step{Do: "system security edit", In: "config: {encryption_recovery_keys: []}", Err: "config.encryption_recovery_keys: is empty"}},
 		{Step: debian.Step{Do: "system security edit", In: "config: {encryption_recovery_keys: [hello]}", Err: "config.encryption_recovery_keys[0]: has 5 characters; want 15 to 256"}},
 		{Step: debian.Step{Do: "system security edit", In: "config: {encryption_recovery_keys: ['Zug um 7:42 nach Hamburg!']}"}},

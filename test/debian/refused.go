@@ -17,6 +17,9 @@ func Refused() []Step {
 	}
 	return append(
 		steps,
+		Step{Do: "system storage encrypt-drive --force", Err: emptyBody},
+		Step{Do: "system storage wipe-drive --force", Err: emptyBody},
+		Step{Do: "system storage import-encrypted-drive", Err: emptyBody},
 		Step{Do: "application check-update incus", Err: "this release does not look for updates; what is stored is in available_versions of the application"},
 		Step{Do: "application action incus", Err: `application "incus" has no action "", nor any other`},
 		Step{Do: "system network confirm", Err: "no change is waiting to be confirmed"},
@@ -28,16 +31,16 @@ func Refused() []Step {
 // ByTheSeed is the end of what is said about documents that cannot be changed.
 const ByTheSeed = " cannot be changed over the API in this release; the seed sets it once, at install"
 
+// emptyBody is what is said where Debian's client was given no --data.
+const emptyBody = "body: is empty; want a document in JSON"
+
 // refused are commands, and the routes that answer that there is nothing.
 const refused = `system storage cleanup-root             /1.0/system/storage/:cleanup-root
 system storage create-volume            /1.0/system/storage/:create-volume
 system storage delete --force           /1.0/system/storage/:delete-pool
 system storage delete-volume --force    /1.0/system/storage/:delete-volume
-system storage encrypt-drive --force    /1.0/system/storage/:encrypt-drive
-system storage import-encrypted-drive   /1.0/system/storage/:import-encrypted-drive
 system storage import-storage-pool      /1.0/system/storage/:import-pool
 system storage rescan-scsi              /1.0/system/storage/:rescan-scsi
 system storage scrub-pool               /1.0/system/storage/:scrub-pool
 system storage trim-pool                /1.0/system/storage/:trim-pool
-system storage wipe-drive --force       /1.0/system/storage/:wipe-drive
 `
