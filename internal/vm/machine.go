@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 
 	"github.com/incusos/incusos/internal/sys"
 )
@@ -130,15 +131,34 @@ func (m *Machine) populate() error {
 		return err
 	}
 	for _, d := range m.opt.Disks {
-		f, err := os.OpenFile(m.Disk(d.Name), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-		if err != nil {
-			return err
-		}
-		if err := errors.Join(f.Truncate(d.Size), f.Close()); err != nil {
+		if err := m.makeDisk(d); err != nil {
 			return err
 		}
 	}
 	return copyFile(m.tools.path(m.tools.arch.firmware.vars), m.path(varsFile))
+}
+
+func (m *Machine) makeDisk(d Disk) error {
+	f, err := os.OpenFile(m.Disk(d.Name), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Truncate(d.Size), f.Close())
+}
+
+// AddDisk puts an empty disk into a machine that is switched off.
+func (m *Machine) AddDisk(d Disk) error {
+	o := m.opt
+	o.Disks = append(slices.Clone(o.Disks), d)
+	o, err := o.withDefaults()
+	if err == nil {
+		err = m.makeDisk(d)
+	}
+	if err != nil {
+		return fmt.Errorf("adding a disk to the machine in %s: %w", m.dir, err)
+	}
+	m.opt = o
+	return nil
 }
 
 // Dir is the directory of the machine.

@@ -50,6 +50,7 @@ func TestInstalledMachine(t *testing.T) {
 	}
 
 	t.Run("a second boot", func(t *testing.T) { bootAgain(t, clone(t, m), id) })
+	t.Run("a drive is encrypted, opened at each start, and wiped", func(t *testing.T) { encryptedDrive(t, clone(t, m), id) })
 	t.Run("a changed bit in usr is noticed", func(t *testing.T) { changedUsr(t, clone(t, m)) })
 	t.Run("a changed command line is noticed", func(t *testing.T) { changedCommandLine(t, clone(t, m)) })
 	t.Run("a missing signature is noticed", func(t *testing.T) { missingSignature(t, clone(t, m)) })
