@@ -3,7 +3,9 @@ package rolling
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -27,6 +29,10 @@ const (
 	// mostKey is set by an operator: how many members may be away at once.
 	mostKey = "user.incusos.rolling.max_unavailable"
 )
+
+// clusterFile is the certificate of the cluster, which Incus has when it is in one: a
+// machine that is in none may need a new version for Incus to answer.
+const clusterFile = "/var/lib/incus/cluster.crt"
 
 // What Incus says of its members (GET /1.0/cluster/members).
 const (
@@ -75,14 +81,14 @@ func (m *Member) read(ctx context.Context) (*read, error) {
 			Name      string `json:"server_name"`
 		} `json:"environment"`
 	}
-	if _, err := m.Incus.Get(ctx, "/1.0", &server); err != nil {
+	_, err := m.Incus.Get(ctx, "/1.0", &server)
+	if _, alone := m.Files.Stat(clusterFile); err != nil && !errors.Is(alone, fs.ErrNotExist) {
 		return nil, fmt.Errorf("asking Incus for its cluster: %w", err)
 	}
 	if !server.Environment.Clustered {
 		return &read{}, nil
 	}
 	r := &read{name: server.Environment.Name, most: 1}
-	var err error
 	if r.etag, err = m.Incus.Get(ctx, project, &r.all); err != nil {
 		return nil, fmt.Errorf("asking Incus whose turn it is: %w", err)
 	}

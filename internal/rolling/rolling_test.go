@@ -168,7 +168,7 @@ func newMachine(t *testing.T, c *cluster, name string) *machine {
 	t.Helper()
 	m := &machine{door: door{c, name}}
 	files := sys.NewDir(t.TempDir())
-	if err := files.MkdirAll("/var/lib/incus-os", 0o700); err != nil {
+	if err := errors.Join(files.MkdirAll("/var/lib/incus-os", 0o700), files.MkdirAll("/var/lib/incus", 0o700)); err != nil {
 		t.Fatal(err)
 	}
 	m.Member = &rolling.Member{
@@ -365,6 +365,33 @@ func TestMemberThatMustNotRestartLetsOthersGo(t *testing.T) {
 			t.Errorf("it said %q", held.said[0])
 		}
 	})
+}
+
+// Where Incus does not answer, a member waits, and a machine that is in no cluster restarts:
+// the new version may be what Incus lacks.
+func TestIncusThatDoesNotAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine(t, newCluster(0), "")
+		m.Incus = silent{}
+		if err := m.Restart(t.Context(), "202611280100"); err != nil || m.power != 1 {
+			t.Errorf("Restart() = %v after %d restarts", err, m.power)
+		}
+		if err := m.Files.WriteFile("/var/lib/incus/cluster.crt", nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		if err := m.Restart(ctx, "202611280100"); !errors.Is(err, context.DeadlineExceeded) || m.power != 1 || !strings.Contains(m.said[0], "refused") {
+			t.Errorf("a member: Restart() = %v after %d restarts; it said %q", err, m.power, m.said)
+		}
+	})
+}
+
+// silent is an Incus that does not answer.
+type silent struct{ door }
+
+func (silent) Get(context.Context, string, any) (string, error) {
+	return "", errors.New("connection refused")
 }
 
 func TestMachineInNoClusterRestarts(t *testing.T) {
