@@ -23,8 +23,8 @@ test: ## build, vet, lint, unit and script tests with the race detector; no VM, 
 	$(MAKE) --no-print-directory lint
 	go test -race ./...
 
-test-vm: image ## ask with Debian's incus client; boot the image in virtual machines and try to break it
-	go test -count=1 -timeout=240m -tags=vm ./test/client ./test/vm/...
+test-vm: image ## ask with Debian's incus client; form a cluster; boot the image in virtual machines and try to break it
+	go test -count=1 -timeout=240m -tags=vm ./test/client ./test/cluster ./test/vm/...
 
 test-network: image ## apply network configurations with the image's systemd-networkd, in a virtual machine
 	CGO_ENABLED=0 go test -count=1 -timeout=85m -tags=vm ./test/network

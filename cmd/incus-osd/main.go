@@ -185,8 +185,12 @@ func pretend(o options) (sys.Host, error) {
 	systest.NewSAN(rig)
 	systest.NewDisks(rig)
 	systest.NewSysext(rig)
-	systest.NewIncus(rig)
 	systest.NewJournal(rig)
+	if m.Incus == "" {
+		systest.NewIncus(rig)
+	} else if err := systest.LinkIncus(rig, m.Incus); err != nil {
+		return sys.Host{}, fmt.Errorf("pretending: %w", err)
+	}
 	if err := systest.SeedIncus(rig.Host.Files); err != nil {
 		return sys.Host{}, fmt.Errorf("pretending: %w", err)
 	}

@@ -29,6 +29,8 @@ func (u *updates) hold() string {
 	switch {
 	case err != nil:
 		return err.Error()
+	case s.Paused:
+		return update.ErrPaused.Error()
 	case !s.AutoReboot:
 		return "the machine restarts only when somebody says so, as auto_reboot is off"
 	case update.Allowed(s.Windows, time.Now()) > 0:
@@ -37,14 +39,16 @@ func (u *updates) hold() string {
 	return ""
 }
 
-// takeTurn restarts the machine into a version once it may. It does not wait for that.
+// takeTurn restarts the machine into a version once it may. It does not wait for that,
+// and whoever asked may have gone by then: the task that staged the version ends.
 func (u *updates) takeTurn(ctx context.Context, version string) error {
 	if !u.queues.CompareAndSwap(false, true) {
 		return nil // for an older version; whatever is staged then starts
 	}
+	ctx = context.WithoutCancel(ctx)
 	go func() {
 		defer u.queues.Store(false)
-		if err := u.member.Restart(ctx, version); err != nil && ctx.Err() == nil {
+		if err := u.member.Restart(ctx, version); err != nil {
 			slog.ErrorContext(ctx, "Cannot restart into a new version", "version", version, "err", err)
 			u.agent.Say("Version %s is staged, but the machine cannot restart: %v", version, err)
 		}

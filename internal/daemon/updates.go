@@ -181,7 +181,7 @@ func (u *updates) repairs(from *fetch.Server, r repo.Release, amount func(done, 
 		return update.Repair{}, fmt.Errorf("partition %s is called %q; want %q: it cannot be repaired, but an update writes it anew", disk.Other.Usr.Path, disk.Other.Usr.Label, want)
 	}
 	fetched, err := u.fetched(disk, from, r, r.Version, amount)
-	return update.Repair{Fetched: fetched, ESP: update.ESP{Host: u.host, Device: disk.ESP.Path}}, err
+	return update.Repair{Fetched: fetched}, err
 }
 
 // fetched returns a release with the applications that a version of the system would
@@ -190,7 +190,7 @@ func (u *updates) fetched(disk update.Disk, from *fetch.Server, r repo.Release, 
 	wish, err := u.apps.wish(system)
 	return update.Fetched{
 		Download: update.Download{Server: from, Release: r, Tally: new(fetch.Tally), Amount: amount},
-		Files:    u.host.Files, Disk: disk, Architecture: architecture(), Wish: wish,
+		Files:    u.host.Files, Disk: disk, ESP: update.ESP{Host: u.host, Device: disk.ESP.Path}, Architecture: architecture(), Wish: wish,
 	}, err
 }
 

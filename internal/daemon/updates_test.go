@@ -207,6 +207,33 @@ func TestUpdateAndBack(t *testing.T) {
 	}
 }
 
+// A machine that restarts by itself does so though the task that staged the version has
+// ended by then, and not while updates are paused.
+func TestRestartsByItself(t *testing.T) {
+	u, _, restarts := slotted(t, newSite(t))
+	u.member.Power = func(ctx context.Context) error {
+		time.Sleep(100 * time.Millisecond) // as Incus takes to move instances
+		if ctx.Err() == nil {
+			restarts.Add(1)
+		}
+		return ctx.Err()
+	}
+	must(t, u.config.saved.Set(api.SystemUpdateConfig{AutoReboot: true}))
+	must(t, u.agent.Look(t.Context()))
+	if end := ended(t, u); end.Status != api.TaskDone {
+		t.Errorf("the task is %+v", end)
+	}
+	for end := time.Now().Add(20 * time.Second); restarts.Load() == 0; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("it does not restart; it says %q", u.agent.Status().Text)
+		}
+	}
+	must(t, u.config.saved.Set(api.SystemUpdateConfig{AutoReboot: true, Paused: true}))
+	if why := u.hold(); why != update.ErrPaused.Error() {
+		t.Errorf("paused, it is held by %q", why)
+	}
+}
+
 // Who cancels the task, or pauses updates, stops what is fetched at once.
 func TestStagingIsStopped(t *testing.T) {
 	tests := map[string]struct {

@@ -70,9 +70,9 @@ func (c *Client) Get(ctx context.Context, path string, out any) (etag string, er
 	return etag, nil
 }
 
-// Patch changes what is at a path if it still has the ETag.
-func (c *Client) Patch(ctx context.Context, path, etag string, body any) error {
-	_, _, err := c.send(ctx, http.MethodPatch, path, etag, body)
+// Put replaces what is at a path if it still has the ETag.
+func (c *Client) Put(ctx context.Context, path, etag string, body any) error {
+	_, _, err := c.send(ctx, http.MethodPut, path, etag, body)
 	return err
 }
 

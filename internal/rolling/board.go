@@ -3,7 +3,10 @@ package rolling
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strconv"
@@ -14,17 +17,30 @@ import (
 	"github.com/incusos/incusos/internal/incus"
 )
 
-// Keys of the cluster's configuration; Incus keeps what begins with "user." as it is.
+// Members write into the configuration of the project that every Incus has. The server's
+// own configuration would not do: each member answers from a copy of it in memory, which
+// for good may be the older of two that were written at once, and when a member has just
+// gone Incus takes a change back after it told some of the others. What belongs to a
+// project it reads from the cluster's database each time.
 const (
+	project = "/1.0/projects/default"
+	// boardKey is there; Incus keeps what begins with "user." as it is.
 	boardKey = "user.incusos.rolling"
 	// mostKey is set by an operator: how many members may be away at once.
 	mostKey = "user.incusos.rolling.max_unavailable"
 )
 
+// clusterFile is the certificate of the cluster, which Incus has when it is in one: a
+// machine that is in none may need a new version for Incus to answer.
+const clusterFile = "/var/lib/incus/cluster.crt"
+
 // What Incus says of its members (GET /1.0/cluster/members).
 const (
 	online    = "Online"
 	evacuated = "Evacuated"
+	// blocked is a member that serves, and whose Incus is older than another member's.
+	// That one serves nothing before all are as new (GetNodeMaxVersion in Incus).
+	blocked = "Blocked"
 )
 
 // A Board is what the members write down for each other, as JSON in the cluster's
@@ -42,45 +58,55 @@ type member struct {
 	Status string `json:"status"`
 }
 
-// A read is what the cluster's configuration said at some time.
+// A read is what was written down at some time.
 type read struct {
 	name  string // of this member; "" if there is no cluster
 	board Board
 	most  int // members that may be away at once
 	etag  string
+	all   configuration // with the board
+}
+
+// A configuration is all that can be written of a project.
+type configuration struct {
+	Config      map[string]string `json:"config"`
+	Description string            `json:"description"`
 }
 
 // read returns what is written down now.
 func (m *Member) read(ctx context.Context) (*read, error) {
 	var server struct {
-		Config      map[string]string `json:"config"`
 		Environment struct {
 			Clustered bool   `json:"server_clustered"`
 			Name      string `json:"server_name"`
 		} `json:"environment"`
 	}
-	etag, err := m.Incus.Get(ctx, "/1.0", &server)
-	if err != nil {
+	_, err := m.Incus.Get(ctx, "/1.0", &server)
+	if _, alone := m.Files.Stat(clusterFile); err != nil && !errors.Is(alone, fs.ErrNotExist) {
 		return nil, fmt.Errorf("asking Incus for its cluster: %w", err)
 	}
 	if !server.Environment.Clustered {
 		return &read{}, nil
 	}
-	r := &read{name: server.Environment.Name, etag: etag, most: 1}
-	if text := server.Config[boardKey]; text != "" {
+	r := &read{name: server.Environment.Name, most: 1}
+	if r.etag, err = m.Incus.Get(ctx, project, &r.all); err != nil {
+		return nil, fmt.Errorf("asking Incus whose turn it is: %w", err)
+	}
+	if text := r.all.Config[boardKey]; text != "" {
 		if err := json.Unmarshal([]byte(text), &r.board); err != nil {
-			return nil, fmt.Errorf("the cluster's configuration key %s: %w; unset it, and members begin anew", boardKey, err)
+			return nil, fmt.Errorf("the configuration key %s of the project default: %w; unset it, and members begin anew", boardKey, err)
 		}
 	}
-	if text := server.Config[mostKey]; text != "" {
+	if text := r.all.Config[mostKey]; text != "" {
 		if r.most, err = strconv.Atoi(text); err != nil || r.most < 1 {
-			return nil, fmt.Errorf("the cluster's configuration key %s is %q; want a number from 1 on", mostKey, text)
+			return nil, fmt.Errorf("the configuration key %s of the project default is %q; want a number from 1 on", mostKey, text)
 		}
 	}
 	return r, nil
 }
 
 // write puts a board in the place of the one that was read, unless somebody else did.
+// Of a project Incus takes all or nothing.
 func (m *Member) write(ctx context.Context, was *read, b Board) error {
 	if b.same(was.board) {
 		return nil
@@ -89,10 +115,14 @@ func (m *Member) write(ctx context.Context, was *read, b Board) error {
 	if err != nil {
 		return err
 	}
-	return m.Incus.Patch(ctx, "/1.0", was.etag, map[string]any{"config": map[string]string{boardKey: text}})
+	next := configuration{maps.Clone(was.all.Config), was.all.Description}
+	if next.Config[boardKey] = text; text == "" {
+		delete(next.Config, boardKey)
+	}
+	return m.Incus.Put(ctx, project, was.etag, next)
 }
 
-// encode returns "" for an empty board, which unsets the key.
+// encode returns "" for an empty board.
 func (b Board) encode() (string, error) {
 	if len(b.Turns) == 0 && len(b.Waiting) == 0 && b.Paused == "" {
 		return "", nil
@@ -103,18 +133,19 @@ func (b Board) encode() (string, error) {
 
 // change changes the board until the change stands: what two members write at once is
 // lost for one of them, which only shows some time later. To has to change nothing where
-// it is done.
+// it is done. Incus may be choosing another leader, which takes it a while.
 func (m *Member) change(ctx context.Context, to func(name string, b Board) Board) error {
+	var failing time.Time // since when; zero: it is not
 	for wrote := false; ; {
-		b, err := m.read(ctx)
-		if err != nil {
-			return err
-		}
-		next := to(b.name, b.board.clone())
-		if wrote && next.same(b.board) {
+		stands, err := m.once(ctx, to)
+		switch {
+		case err == nil && stands && wrote:
 			return nil
-		}
-		if err = m.write(ctx, b, next); err != nil && !incus.Changed(err) {
+		case err == nil || incus.Changed(err):
+			failing = time.Time{}
+		case failing.IsZero():
+			failing = m.Now()
+		case m.Now().Sub(failing) > patience:
 			return err
 		}
 		wrote = err == nil
@@ -126,6 +157,16 @@ func (m *Member) change(ctx context.Context, to func(name string, b Board) Board
 			return err
 		}
 	}
+}
+
+// once changes the board, unless it is as it should be.
+func (m *Member) once(ctx context.Context, to func(name string, b Board) Board) (stands bool, err error) {
+	b, err := m.read(ctx)
+	if err != nil {
+		return false, err
+	}
+	next := to(b.name, b.board.clone())
+	return next.same(b.board), m.write(ctx, b, next)
 }
 
 func (m *Member) members(ctx context.Context) (list []member, err error) {
@@ -157,17 +198,21 @@ func (b Board) want(name, version string, most int, members []member, now time.T
 // hinders returns what keeps a member from being the next, "" for nothing.
 func (b Board) hinders(waiting []string, name string, most int, members []member) string {
 	if b.Paused != "" {
-		return "paused by " + b.Paused + "; see to it, and unset " + boardKey + " in the configuration of Incus"
+		return "paused by " + b.Paused + "; see to it, and unset " + boardKey + " in the configuration of the project default"
 	}
+	waitsForAll := slices.ContainsFunc(members, func(o member) bool { return o.Status == blocked })
 	away := make([]string, 0, len(b.Turns))
 	for _, t := range b.Turns {
+		if waitsForAll && t.Phase == api.RollingRestarting {
+			continue // it cannot come back before the others have a new Incus too
+		}
 		away = append(away, fmt.Sprintf("%s (%s since %s)", t.Member, t.Phase, t.Since.Format(time.RFC3339)))
 	}
 	first := true
 	for _, o := range members {
 		switch {
 		case o.Name == name || b.turn(o.Name) != nil:
-		case o.Status != online:
+		case o.Status != online && o.Status != blocked:
 			away = append(away, o.Name+" ("+strings.ToLower(o.Status)+")")
 		case o.Name < name && slices.Contains(waiting, o.Name):
 			first = false

@@ -16,6 +16,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"slices"
 	"time"
 
 	"github.com/incusos/incusos/api"
@@ -29,10 +30,15 @@ const (
 	// again is how long to wait before asking for a turn once more. With members by
 	// the hundred each asks its own database, and at another time than the others.
 	again = time.Minute
+	// rarest is how much more rarely those ask at most who are far behind.
+	rarest = 10
 	// settles is how long a turn has to stand before it counts: Incus compares the
 	// ETag and writes in two steps, so that of two members that wrote at once the
 	// later one has the turn.
 	settles = 10 * time.Second
+	// patience is how long Incus may fail to take what is written down: its database
+	// stands still while another member becomes the leader.
+	patience = 2 * time.Minute
 	// showTime is how long Incus may take when somebody only wants to know.
 	showTime = 2 * time.Second
 )
@@ -52,8 +58,8 @@ type Member struct {
 type Incus interface {
 	// Get decodes what is at a path into out, and returns its ETag.
 	Get(ctx context.Context, path string, out any) (etag string, err error)
-	// Patch changes what is at a path; incus.Changed says whether it has another ETag.
-	Patch(ctx context.Context, path, etag string, body any) error
+	// Put replaces what is at a path; incus.Changed says whether it has another ETag.
+	Put(ctx context.Context, path, etag string, body any) error
 	// Do sends a request and waits for what it starts.
 	Do(ctx context.Context, method, path string, body, out any) error
 }
@@ -63,32 +69,51 @@ type memory struct {
 	Version string `json:"version"`
 }
 
+// errLost is a turn that somebody else wrote over.
+var errLost = errors.New("another member was faster")
+
 // Restart waits until this member may be away, has Incus move or stop its instances, and
-// restarts the machine. It returns early only with an error or when ctx ends; nothing is
-// changed then but that the cluster knows why.
+// restarts the machine. It returns early only when ctx ends, or when the member cannot
+// leave, which the cluster knows then; nothing is changed else.
 func (m *Member) Restart(ctx context.Context, version string) error {
 	for {
 		b, err := m.read(ctx)
-		if err != nil {
-			return err
-		}
-		if b.name == "" {
+		if err == nil && b.name == "" {
 			return m.Power(ctx)
 		}
-		begun, why, err := m.try(ctx, b, version)
+		begun, why := false, ""
+		if err == nil {
+			begun, why, err = m.try(ctx, b, version)
+		}
+		if begun {
+			err = m.leave(ctx, b.name, version)
+			if !errors.Is(err, errLost) {
+				return err
+			}
+		}
 		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
 		case incus.Changed(err):
-			why = "another member was faster"
+			why = errLost.Error()
 		case err != nil:
-			return err
-		case begun:
-			return m.leave(ctx, b.name, version)
+			why = err.Error()
 		}
 		m.Say("Version %s is staged and waits for its turn in the cluster: %s", version, why)
-		if err := sleep(ctx, again/2+rand.N(again)); err != nil { //nolint:gosec // not a secret
+		if err := sleep(ctx, b.rest()); err != nil {
 			return err
 		}
 	}
+}
+
+// rest returns how long to wait before asking once more: those who are far behind ask
+// rarely.
+func (b *read) rest() time.Duration {
+	behind := 0
+	if b != nil && b.most > 0 {
+		behind = max(0, slices.Index(b.board.Waiting, b.name)) / b.most
+	}
+	return time.Duration(min(1+behind, rarest)) * (again/2 + rand.N(again)) //nolint:gosec // not a secret
 }
 
 // try asks for the turn, unless this machine must not restart: then others go first.
@@ -120,26 +145,30 @@ func (m *Member) ask(ctx context.Context, b *read, version string) (begun bool, 
 		return false, "", err
 	}
 	if b.board.turn(b.name) == nil {
-		return false, "another member was faster", nil
+		return false, "", errLost
 	}
 	return true, "", nil
 }
 
 // leave hands the instances over and restarts the machine. What fails before that is
-// undone, and keeps the others from trying it.
+// undone, and keeps the others from trying it. It is an errLost when nothing was done as
+// somebody else has the turn.
 func (m *Member) leave(ctx context.Context, name, version string) error {
 	m.Say("Handing the instances to the other members of the cluster, for version %s", version)
 	err := m.save(memory{version})
 	if err == nil {
 		err = m.phase(ctx, api.RollingLeaving)
 	}
+	if errors.Is(err, errLost) {
+		return errors.Join(err, m.forget())
+	}
 	if err == nil {
 		err = m.become(ctx, name, "evacuate")
 	}
-	if err == nil {
+	if err == nil { // that it is evacuated keeps the others waiting, whatever is written
 		err = m.phase(ctx, api.RollingRestarting)
 	}
-	if err == nil {
+	if err == nil || errors.Is(err, errLost) {
 		err = m.Power(ctx)
 	}
 	if err == nil {
@@ -170,13 +199,18 @@ func (m *Member) Return(ctx context.Context, verdict func(version string) error)
 		}
 		return nil
 	}
-	if err := m.phase(ctx, api.RollingReturning); err != nil {
+	if err := m.phase(ctx, api.RollingReturning); err != nil && !errors.Is(err, errLost) {
 		return err
 	}
 	bad := errors.Join(verdict(was.Version), m.back(ctx, b.name))
 	if err := m.end(ctx, was.Version, bad); err != nil {
 		return fmt.Errorf("giving the turn away: %w", err)
 	}
+	return m.forget()
+}
+
+// forget ends what this member was at.
+func (m *Member) forget() error {
 	if err := m.Files.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("forgetting about a turn that is over: %w", err)
 	}
@@ -231,16 +265,21 @@ func (m *Member) become(ctx context.Context, name, action string) error {
 	return nil
 }
 
-// phase writes down how far this member is.
+// phase writes down how far this member is; it is an errLost if it has no turn any more.
 func (m *Member) phase(ctx context.Context, p api.RollingPhase) error {
+	mine := false
 	err := m.change(ctx, func(name string, o Board) Board {
-		if t := o.turn(name); t != nil {
+		t := o.turn(name)
+		if mine = t != nil; mine {
 			t.Phase = p
 		}
 		return o
 	})
 	if err != nil {
 		return fmt.Errorf("telling the cluster of a member that is %s: %w", p, err)
+	}
+	if !mine {
+		return errLost
 	}
 	return nil
 }

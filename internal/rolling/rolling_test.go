@@ -23,8 +23,12 @@ import (
 )
 
 const (
+	project = "/1.0/projects/default"
+
 	board = "user.incusos.rolling"
 	most  = "user.incusos.rolling.max_unavailable"
+
+	settles = 10 * time.Second // before a turn counts
 )
 
 // A cluster is what all members' Incus know. It compares an ETag and writes in two
@@ -36,6 +40,7 @@ type cluster struct {
 	status  map[string]string
 	away    int            // members that are not online
 	mostly  int            // most of them at a time
+	trouble int            // one of so many writes fails; 0: none
 	refuses map[string]int // what an action on a member is answered, "evacuate node3"
 }
 
@@ -88,9 +93,9 @@ func (d door) Get(_ context.Context, path string, out any) (string, error) {
 	var answer any
 	switch path {
 	case "/1.0":
-		answer = map[string]any{
-			"config": d.config, "environment": map[string]any{"server_clustered": d.name != "", "server_name": d.name},
-		}
+		answer = map[string]any{"environment": map[string]any{"server_clustered": d.name != "", "server_name": d.name}}
+	case project:
+		answer = map[string]any{"config": d.config, "description": "Default Incus project", "name": "default"}
 	case "/1.0/cluster/members?recursion=1":
 		var list []map[string]string
 		for _, name := range slices.Sorted(maps.Keys(d.status)) {
@@ -107,23 +112,31 @@ func (d door) Get(_ context.Context, path string, out any) (string, error) {
 	return strconv.Itoa(d.writes), json.Unmarshal(b, out)
 }
 
-func (d door) Patch(_ context.Context, path, etag string, body any) error {
+func (d door) Put(_ context.Context, path, etag string, body any) error {
 	d.mu.Lock()
-	same := strconv.Itoa(d.writes) == etag
+	same, trouble := strconv.Itoa(d.writes) == etag, d.trouble > 0 && rand.IntN(d.trouble) == 0
 	d.mu.Unlock()
-	if !same || path != "/1.0" {
+	switch {
+	case path != project:
+		return &incus.Refusal{Code: http.StatusNotFound, Text: path}
+	case !same:
 		return &incus.Refusal{Code: http.StatusPreconditionFailed, Text: "the ETag does not match"}
+	case trouble:
+		return &incus.Refusal{Code: http.StatusInternalServerError, Text: "there is no leader"}
 	}
 	time.Sleep(rand.N(2 * time.Second))
+	b, err := json.Marshal(body)
+	if err != nil {
+		return err
+	}
+	var next struct{ Config map[string]string }
+	if err := json.Unmarshal(b, &next); err != nil {
+		return err
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.writes++
-	for key, value := range body.(map[string]any)["config"].(map[string]string) {
-		d.config[key] = value
-		if value == "" {
-			delete(d.config, key)
-		}
-	}
+	d.config = next.Config
 	return nil
 }
 
@@ -155,7 +168,7 @@ func newMachine(t *testing.T, c *cluster, name string) *machine {
 	t.Helper()
 	m := &machine{door: door{c, name}}
 	files := sys.NewDir(t.TempDir())
-	if err := files.MkdirAll("/var/lib/incus-os", 0o700); err != nil {
+	if err := errors.Join(files.MkdirAll("/var/lib/incus-os", 0o700), files.MkdirAll("/var/lib/incus", 0o700)); err != nil {
 		t.Fatal(err)
 	}
 	m.Member = &rolling.Member{
@@ -181,11 +194,13 @@ func (m *machine) update(ctx context.Context, bad error) error {
 // All members restart, never more than wanted at a time, though Incus would let two
 // write at once.
 func TestMembersTakeTurns(t *testing.T) {
-	for _, n := range []struct{ members, most int }{{3, 1}, {20, 1}, {60, 5}} {
+	for _, n := range []struct{ members, most, trouble int }{{3, 1, 0}, {20, 1, 3}, {60, 5, 0}} {
 		t.Run(fmt.Sprint(n.members, " by ", n.most), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c := newCluster(n.members)
 				c.set(most, strconv.Itoa(n.most))
+				c.set("features.images", "true")
+				c.trouble = n.trouble
 				var all sync.WaitGroup
 				machines := make([]*machine, n.members)
 				for i := range machines {
@@ -206,8 +221,8 @@ func TestMembersTakeTurns(t *testing.T) {
 				if c.mostly > n.most {
 					t.Errorf("%d members were away at a time; want at most %d", c.mostly, n.most)
 				}
-				if left := c.get(board); left != "" {
-					t.Errorf("the board still says %s", left)
+				if left := c.get(board); left != "" || c.get("features.images") != "true" {
+					t.Errorf("the board still says %s, and the rest is %v", left, c.config)
 				}
 			})
 		})
@@ -352,6 +367,33 @@ func TestMemberThatMustNotRestartLetsOthersGo(t *testing.T) {
 	})
 }
 
+// Where Incus does not answer, a member waits, and a machine that is in no cluster restarts:
+// the new version may be what Incus lacks.
+func TestIncusThatDoesNotAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine(t, newCluster(0), "")
+		m.Incus = silent{}
+		if err := m.Restart(t.Context(), "202611280100"); err != nil || m.power != 1 {
+			t.Errorf("Restart() = %v after %d restarts", err, m.power)
+		}
+		if err := m.Files.WriteFile("/var/lib/incus/cluster.crt", nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		if err := m.Restart(ctx, "202611280100"); !errors.Is(err, context.DeadlineExceeded) || m.power != 1 || !strings.Contains(m.said[0], "refused") {
+			t.Errorf("a member: Restart() = %v after %d restarts; it said %q", err, m.power, m.said)
+		}
+	})
+}
+
+// silent is an Incus that does not answer.
+type silent struct{ door }
+
+func (silent) Get(context.Context, string, any) (string, error) {
+	return "", errors.New("connection refused")
+}
+
 func TestMachineInNoClusterRestarts(t *testing.T) {
 	m := newMachine(t, newCluster(0), "")
 	if err := m.Restart(t.Context(), "202611280100"); err != nil || m.power != 1 {
@@ -365,13 +407,63 @@ func TestMachineInNoClusterRestarts(t *testing.T) {
 	}
 }
 
+// What an operator can mend is waited for.
 func TestWhatIsWrittenInTheConfigurationIsChecked(t *testing.T) {
 	for key, value := range map[string]string{most: "half", board: "{"} {
-		c := newCluster(2)
-		c.set(key, value)
-		m := newMachine(t, c, name(0))
-		if err := m.Restart(t.Context(), "202611280100"); err == nil || !strings.Contains(err.Error(), key) || m.power != 0 {
-			t.Errorf("with %s: Restart() = %v, want it to name the key", value, err)
-		}
+		synctest.Test(t, func(t *testing.T) {
+			c := newCluster(2)
+			c.set(key, value)
+			m := newMachine(t, c, name(0))
+			ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+			defer cancel()
+			if err := m.Restart(ctx, "202611280100"); !errors.Is(err, context.DeadlineExceeded) || m.power != 0 {
+				t.Errorf("with %s: Restart() = %v", value, err)
+			}
+			if !strings.Contains(m.said[0], key) {
+				t.Errorf("with %s it says %q, want it to name the key", value, m.said[0])
+			}
+			c.set(key, "")
+			if err := m.Restart(t.Context(), "202611280100"); err != nil || m.power != 1 {
+				t.Errorf("once that is mended: %v", err)
+			}
+		})
 	}
+}
+
+// A write of another member that Incus was slow with may take a turn away that stood.
+func TestTurnThatIsWrittenOverIsNotTaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(2)
+		m := newMachine(t, c, name(0))
+		go func() {
+			time.Sleep(settles + 3*time.Second)
+			c.set(board, `{"turns":[{"member":"node001","version":"202611280100","phase":"leaving","since":"2026-11-28T00:00:00Z"}]}`)
+		}()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		if err := m.Restart(ctx, "202611280100"); !errors.Is(err, context.DeadlineExceeded) || m.power != 0 {
+			t.Errorf("Restart() = %v after %d restarts, want it to wait", err, m.power)
+		}
+		if c.status[name(0)] != "Online" || m.Files.Exists("/var/lib/incus-os/rolling.json") {
+			t.Errorf("the member is %s, or believes to be away", c.status[name(0)])
+		}
+	})
+}
+
+// A member with a newer Incus serves nothing before all have it, so the others go on
+// without it.
+func TestNewerIncusWaitsForAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(3)
+		first := newMachine(t, c, name(0))
+		if err := first.Restart(t.Context(), "202611280100"); err != nil {
+			t.Fatal(err)
+		}
+		c.become(name(1), "Blocked")
+		c.become(name(2), "Blocked")
+		second := newMachine(t, c, name(1))
+		if err := second.Restart(t.Context(), "202611280100"); err != nil || second.power != 1 {
+			t.Errorf("Restart() = %v after %d restarts; it said %q", err, second.power, second.said)
+		}
+	})
 }

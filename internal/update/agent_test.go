@@ -38,7 +38,7 @@ func (b *bench) agent(running string, s *update.Settings, healthy error) (*updat
 			if r.Version == running {
 				c.Disk.Other, c.Disk.Running = c.Disk.Running, c.Disk.Other
 			}
-			return update.Repair{Fetched: c, ESP: b.esp()}, nil
+			return update.Repair{Fetched: c}, nil
 		},
 		Applications: update.Applications{
 			Wish: func() (update.Wish, error) {

@@ -16,10 +16,6 @@ import (
 	"github.com/incusos/incusos/internal/verity"
 )
 
-// maxKernel is the most bytes a kernel with its initrd may have: three have to fit
-// on the ESP.
-const maxKernel = 150 << 20
-
 // maxSignature is the size of a slot's signature partition, in bytes.
 const maxSignature = 16 << 10
 
@@ -28,6 +24,7 @@ type Fetched struct {
 	Download
 	Files        sys.Dir
 	Disk         Disk
+	ESP          ESP // has kernels of which a new one is made
 	Architecture string // as repositories call it
 	Wish         Wish   // which applications to take from the release
 }
@@ -191,27 +188,4 @@ func (f Fetched) stored(name string) (files []string) {
 		}
 	}
 	return files
-}
-
-// Kernel implements Contents. Its command line names the root hash of the file
-// system, without which it would start nothing.
-func (f Fetched) Kernel(ctx context.Context) ([]byte, error) {
-	uki, err := f.one(repo.KindUKI, "os")
-	if err != nil {
-		return nil, err
-	}
-	usr, err := f.one(repo.KindUsr, "os")
-	if err != nil {
-		return nil, err
-	}
-	b, err := f.Server.File(ctx, uki, maxKernel)
-	if err != nil {
-		return nil, err
-	}
-	f.Tally.Bytes.Add(int64(len(b)))
-	f.Tally.Requests.Add(1)
-	if !bytes.Contains(b, []byte("usrhash="+usr.RootHash)) {
-		return nil, fmt.Errorf("%s starts another file system than %s", uki.Path, usr.Path)
-	}
-	return b, nil
 }

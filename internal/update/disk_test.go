@@ -53,7 +53,8 @@ type bench struct {
 	*systest.Rig
 	t       *testing.T
 	disks   *systest.DiskTools
-	images  map[string][]byte // file systems by version
+	images  map[string][]byte        // file systems by version
+	built   map[string]publish.Build // by version
 	release repo.Release
 	first   repo.Release // the one that is installed
 	server  *fetch.Server
@@ -72,7 +73,7 @@ func noise(seed byte, blocks int) []byte {
 
 func newBench(t *testing.T) *bench {
 	t.Helper()
-	b := &bench{Rig: systest.New(t, systest.Sensible()), t: t, images: map[string][]byte{from: noise(1, 1500)}}
+	b := &bench{Rig: systest.New(t, systest.Sensible()), t: t, images: map[string][]byte{from: noise(1, 1500)}, built: make(map[string]publish.Build)}
 	b.images[to] = bytes.Clone(b.images[from])
 	copy(b.images[to][700*verity.BlockSize:], noise(2, 40))
 	clear(b.images[to][1400*verity.BlockSize:])
@@ -141,6 +142,19 @@ func (b *bench) add(build publish.Build) {
 	})
 }
 
+// kernelOf is an image with a kernel, an initrd that has another size in the second
+// version, and what lies behind that.
+func kernelOf(version string, usr verity.Digest) []byte {
+	b := make([]byte, verity.BlockSize)
+	copy(b, fmt.Sprintf("kernel usrhash=%v quiet", usr))
+	b = append(b, noise(5, 100)...)
+	b = append(b, noise(version[7], 3)...)
+	if version == to {
+		b = append(b, noise(6, 1)[:512]...)
+	}
+	return append(b, noise(7, 150)...)
+}
+
 // build writes what a build of a version leaves.
 func (b *bench) build(version string) publish.Build {
 	b.t.Helper()
@@ -155,7 +169,7 @@ func (b *bench) build(version string) publish.Build {
 		base + ".usr-x86-64.0.raw":            usr,
 		base + ".usr-x86-64-verity.0.raw":     tree.Bytes(),
 		base + ".usr-x86-64-verity-sig.0.raw": fmt.Appendf(nil, `{"rootHash":"%v","signature":"YQ=="}`, tree.Root),
-		base + ".efi":                         fmt.Appendf(nil, "kernel usrhash=%v quiet", tree.Root),
+		base + ".efi":                         kernelOf(version, tree.Root),
 		"incus.raw":                           append(noise(3, 200), version...),
 		"ovn.raw":                             noise(4, 200),
 	} {
@@ -167,6 +181,7 @@ func (b *bench) build(version string) publish.Build {
 	if err != nil {
 		b.t.Fatal(err)
 	}
+	b.built[version] = build
 	return build
 }
 
@@ -194,7 +209,11 @@ func (b *bench) install() {
 	if err := sets.Open(b.Host.Files).Runs(from, sets.Set{"incus": from}); err != nil {
 		b.t.Fatal(err)
 	}
-	if err := b.esp().Add(from, 0, []byte("old kernel")); err != nil {
+	old, err := os.ReadFile(b.built[from].UKI)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	if err := b.esp().Add(from, 0, old); err != nil {
 		b.t.Fatal(err)
 	}
 	if err := b.esp().Bless(update.Entry{Version: from}); err != nil {
@@ -252,7 +271,7 @@ func (b *bench) updater(running string) (*update.Updater, update.Fetched) {
 	u := &update.Updater{Running: running, Loader: b.esp(), Slots: disk, Records: update.File{Files: b.Host.Files}, Sets: all}
 	return u, update.Fetched{
 		Download: update.Download{Server: b.server, Release: b.release, Tally: new(fetch.Tally)},
-		Files:    b.Host.Files, Disk: disk, Architecture: "x86_64", Wish: update.Wish{Installed: []string{"incus"}, Runs: runs},
+		Files:    b.Host.Files, Disk: disk, ESP: b.esp(), Architecture: "x86_64", Wish: update.Wish{Installed: []string{"incus"}, Runs: runs},
 	}
 }
 
@@ -295,8 +314,8 @@ func TestUpdateOfADisk(t *testing.T) {
 	if _, err := verity.ReadTree(tree, root, 1<<20); err != nil {
 		t.Error(err)
 	}
-	// 40 blocks of the file system and one of Incus changed; indexes, signature and
-	// kernel are a few more.
+	// 40 blocks of the file system, one of Incus and six of the kernel changed; indexes
+	// and signature are a few more.
 	if n := c.Tally.Bytes.Load(); n > 60*verity.BlockSize {
 		t.Errorf("%d blocks were fetched, want 40 and little more", n/verity.BlockSize)
 	}
@@ -320,6 +339,52 @@ func TestUpdateOfADisk(t *testing.T) {
 	}
 	if n := b.disks.Mounted(); n != 0 {
 		t.Errorf("%d file systems are still mounted", n)
+	}
+}
+
+// Of a kernel image no more is fetched than has changed, whatever lies behind it.
+func TestKernelIsMadeOfTheOldOne(t *testing.T) {
+	tests := map[string]struct {
+		before func(*bench)
+		most   int64 // blocks, and the index
+	}{
+		"of the old one":    {func(*bench) {}, 8},
+		"there is none":     {func(b *bench) { must(b.t, b.esp().Remove(update.Entry{Version: from})) }, 300},
+		"it cannot be read": {func(b *bench) { b.disks.FileSystem(b.part(1).Path, "ext4") }, 300}, //nolint:errcheck // seen below
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			tt.before(b)
+			_, c := b.updater(from)
+			kernel, err := c.Kernel(t.Context())
+			must(t, err)
+			want, err := os.ReadFile(b.built[to].UKI)
+			must(t, err)
+			if !bytes.Equal(kernel, want) {
+				t.Error("it is another kernel")
+			}
+			if n := c.Tally.Bytes.Load(); n > tt.most*verity.BlockSize || tt.most > 100 && n < int64(len(want))-512 {
+				t.Errorf("%d blocks were fetched, want at most %d", n/verity.BlockSize, tt.most)
+			}
+		})
+	}
+}
+
+// A kernel that has the right blocks and is not what was signed is not started.
+func TestKernelIsCheckedWhole(t *testing.T) {
+	b := newBench(t)
+	has, err := os.ReadFile(b.built[to].UKI)
+	must(t, err)
+	must(t, b.esp().Add(to, 0, has)) // so that nothing is fetched
+	_, c := b.updater(from)
+	for i := range c.Release.Files {
+		if c.Release.Files[i].Kind == repo.KindUKI {
+			c.Release.Files[i].SHA256[0] ^= 1
+		}
+	}
+	if _, err := c.Kernel(t.Context()); err == nil || !strings.Contains(err.Error(), "it is not what the repository signed") {
+		t.Errorf("Kernel() = %v", err)
 	}
 }
 

@@ -153,6 +153,29 @@ func (p ESP) Read(version string) (uki []byte, err error) {
 	return uki, err
 }
 
+// kernels returns what is on the boot partition of kernels.
+func (p ESP) kernels() (images [][]byte, err error) {
+	err = p.mounted(func() error {
+		names, err := p.names()
+		if err != nil {
+			return err
+		}
+		for _, name := range names {
+			file := path.Join(ukiDir, name)
+			if info, err := p.Host.Files.Stat(file); err != nil || info.Size() > maxKernel {
+				continue
+			}
+			b, err := p.Host.Files.ReadFile(file)
+			if err != nil {
+				return err
+			}
+			images = append(images, b)
+		}
+		return nil
+	})
+	return images, err
+}
+
 // Replace writes the kernel of an entry anew. The old or the new one is there.
 func (p ESP) Replace(version string, uki []byte) error {
 	return p.mounted(func() error {

@@ -28,7 +28,6 @@ var ErrOther = errors.New("the repository has another build of this version than
 // that runs too: a block of its slot is either right, or nobody could read it.
 type Repair struct {
 	Fetched // its disk has the slot to repair as the other one
-	ESP     ESP
 }
 
 // Run repairs, and returns what it found damaged, in words.

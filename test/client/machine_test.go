@@ -4,17 +4,13 @@ package client_test
 
 import (
 	"context"
-	_ "embed"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/incusos/incusos/api"
 	"github.com/incusos/incusos/client"
@@ -27,19 +23,16 @@ import (
 // patience is for what hangs.
 const patience = time.Minute
 
-//go:embed enter.sh
-var enterScript string
-
 // A machine is a pretend machine whose daemon is asked through a real Incus.
 type machine struct {
 	dir      string // holds root, the machine's tree, and what incus keeps
 	programs string // directory with incus-osd
 	tree     debian.Tree
 
-	osd    sys.Process
-	log    *os.File       // of incus-osd
-	seen   map[string]int // how often it said what was waited for
-	incusd string         // its process id
+	osd   sys.Process
+	log   *os.File       // of incus-osd
+	seen  map[string]int // how often it said what was waited for
+	incus *debian.Server
 }
 
 // start makes a machine and waits until both daemons answer.
@@ -173,36 +166,21 @@ func (m *machine) said(t *testing.T) string {
 	return string(b)
 }
 
-// startIncus starts the server in namespaces of its own. It ends with this test,
-// and its mounts and its network end with it.
+// startIncus starts the server in namespaces of its own, and waits until it answers.
 func (m *machine) startIncus(t *testing.T) {
 	t.Helper()
 	log, err := os.Create(m.path("incusd.log"))
 	must(t, err)
-	c := sys.Command("setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--net", "--pid", "--uts", "--ipc", "--cgroup",
-		"--fork", "--kill-child", "--propagation", "private",
-		"sh", "-c", enterScript, "enter", string(m.tree), m.path("var"), m.path("os"), m.path("pid"))
-	c.Stdout, c.Stderr = log, log
-	p, err := sys.Real().Exec.Start(context.WithoutCancel(t.Context()), c)
-	must(t, err)
+	m.incus = &debian.Server{Tree: m.tree, Dir: m.dir, Log: log}
+	must(t, m.incus.Start(t.Context()))
 	t.Cleanup(func() {
-		if pid, err := strconv.Atoi(m.incusd); err == nil {
-			_ = unix.Kill(pid, unix.SIGKILL) // the first process of its namespace: all others end with it
-		} else {
-			_ = p.Signal(os.Kill)
-		}
-		_ = p.Wait() // it was killed
+		must(t, m.incus.Kill())
 		if text, err := os.ReadFile(log.Name()); err == nil && t.Failed() {
 			t.Logf("incusd:\n%s", tail(string(text)))
 		}
 		must(t, log.Close())
 	})
 	eventually(t, "incusd to answer", func() error {
-		pid, err := os.ReadFile(m.path("pid"))
-		if err != nil {
-			return err
-		}
-		m.incusd = strings.TrimSpace(string(pid))
 		_, err = m.person(m.path("local")).Command(t.Context(), "query", "/1.0")
 		return err
 	})
@@ -211,8 +189,7 @@ func (m *machine) startIncus(t *testing.T) {
 // person is somebody beside the server.
 func (m *machine) person(conf string) debian.Client {
 	return debian.Client{
-		Tree: m.tree, Dir: m.path("files"), Conf: conf, Socket: m.path("var/lib/incus/unix.socket"),
-		Inside: []string{"nsenter", "--target", m.incusd, "--net", "--"},
+		Tree: m.tree, Dir: m.path("files"), Conf: conf, Socket: m.incus.Socket(), Inside: m.incus.Inside(),
 	}
 }
 

@@ -2,13 +2,14 @@
 // in a tree of Debian of its own, with the server that it speaks to.
 //
 //	debian.go    the tree, and running the command
+//	server.go    running the server
 //	commands.go  which commands `incus admin os` has, by its own help
 //	step.go      a command and what has to come of it
 //	refused.go   what no machine does yet
 //	access.go    somebody whom Incus trusts, and others whom it should not
 //
-// Test/client runs the server too and asks for everything on a pretend machine;
-// test/vm asks real ones.
+// Test/client asks for everything on a pretend machine, test/cluster has three servers
+// that form a cluster, and test/vm asks real machines.
 package debian
 
 import (

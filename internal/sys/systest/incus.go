@@ -57,6 +57,18 @@ func NewIncus(rig *Rig) *Incus {
 	return f
 }
 
+// LinkIncus has the machine reach an Incus that runs beside it, by its socket, and see
+// whether that is in a cluster.
+func LinkIncus(rig *Rig, socket string) error {
+	files := rig.Host.Files
+	err := files.MkdirAll(incusDir, 0o711)
+	for _, name := range []string{path.Base(socket), "cluster.crt"} {
+		link := incusDir + "/" + name
+		err = errors.Join(err, files.RemoveAll(link), files.Symlink(path.Join(path.Dir(socket), name), link))
+	}
+	return err
+}
+
 // newIncusDB is what Incus has at its first start.
 func newIncusDB() incusDB {
 	return incusDB{Config: object{}, Objects: map[string]object{

@@ -1,11 +1,13 @@
 package systest
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/incusos/incusos/internal/sys"
 )
@@ -19,6 +21,10 @@ type Machine struct {
 	Drives     []Drive `json:"drives"`
 	NICs       []NIC   `json:"nics"`
 	PCI        []PCI   `json:"pci"` // besides what drives and network cards are on
+
+	Version string `json:"version"` // of the system that runs; "" for 202601010000
+	Loader  string `json:"loader"`  // kernel name of the boot partition, as the boot loader says it, such as "vda1"; "": it does not say
+	Incus   string `json:"incus"`   // socket of an Incus that runs beside the machine, in the calling system's tree; "": one is pretended
 
 	// Programs are those of services that the image has, by name. The rest of
 	// what there is needs no file to be run.
@@ -108,23 +114,27 @@ func (m Machine) links() []sys.Link {
 const osRelease = `NAME="IncusOS"
 ID=incusos
 ID_LIKE=debian
-VERSION_ID=202601010000
+VERSION_ID=%[1]s
 IMAGE_ID=IncusOS
-IMAGE_VERSION=202601010000
+IMAGE_VERSION=%[1]s
 `
+
+// firstVersion is what pretend machines run unless something else is said.
+const firstVersion = "202601010000"
 
 // Populate writes what m consists of into root. Files of an earlier run that
 // are not hardware are left alone.
 func Populate(root string, m Machine) error {
 	t := &tree{root: root}
 	t.remove("/sys", "/dev/disk", "/proc")
-	t.write("/usr/lib/os-release", osRelease)
+	t.write("/usr/lib/os-release", fmt.Sprintf(osRelease, cmp.Or(m.Version, firstVersion)))
 	t.write("/proc/meminfo", fmt.Sprintf("MemTotal:       %d kB\n", m.Memory>>10))
 	t.write("/proc/uptime", "60.00 100.00\n")
 	t.keep("/etc/machine-id", "0123456789abcdef0123456789abcdef\n")
 	t.mkdir("/run")
 	t.running()
 	t.firmware(m.SecureBoot)
+	t.loader(m.Loader)
 	if m.TPM {
 		t.write("/sys/class/tpm/tpm0/tpm_version_major", "2\n")
 		t.write("/dev/tpmrm0", "")
@@ -221,6 +231,20 @@ func (t *tree) firmware(secureBoot string) {
 	}
 	t.write(dir+"SecureBoot-"+globalVariable, "\x06\x00\x00\x00"+on)
 	t.write(dir+"SetupMode-"+globalVariable, "\x06\x00\x00\x00"+setup)
+}
+
+// loader has the boot loader say which partition it is from (Boot Loader Interface).
+func (t *tree) loader(partition string) {
+	if partition == "" {
+		return
+	}
+	id := pretendUUID(partition)
+	value := []byte{6, 0, 0, 0}
+	for _, c := range []byte(id) {
+		value = append(value, c, 0)
+	}
+	t.write("/sys/firmware/efi/efivars/LoaderDevicePartUUID-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f", string(append(value, 0, 0)))
+	t.symlink("../../"+partition, "/dev/disk/by-partuuid/"+strings.ToLower(id))
 }
 
 func (t *tree) drive(d Drive) {

@@ -207,7 +207,7 @@ func (t *Trust) install() error {
 	if err := t.PutLoader(db); err != nil {
 		return err
 	}
-	return t.PutKernel("202601010000", db)
+	return t.PutKernel(firstVersion, db)
 }
 
 // PutLoader puts a boot loader in place that by has signed.
@@ -219,45 +219,51 @@ func (t *Trust) PutLoader(by ...uefi.Signer) error {
 	return t.write(ESP+loaderEFI, b)
 }
 
-// PutKernel puts the kernel image of a version in place that by has signed, and whose
-// value of PCR 11 the key pcr of the trust root has.
+// PutKernel puts the kernel image of a version in place that by has signed.
 func (t *Trust) PutKernel(version string, by ...uefi.Signer) error {
-	pcr, err := PretendSigner("pcr")
+	b, err := KernelImage(version, "rw usrhash=pretend", by...)
 	if err != nil {
 		return err
+	}
+	return t.write(ESP+"/EFI/Linux/IncusOS_"+version+".efi", b)
+}
+
+// KernelImage returns the kernel image of a version that by has signed, and whose value
+// of PCR 11 the key pcr of the trust root has.
+func KernelImage(version, commandLine string, by ...uefi.Signer) ([]byte, error) {
+	pcr, err := PretendSigner("pcr")
+	if err != nil {
+		return nil, err
 	}
 	public, err := publicPEM(pcr)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	parts := []uefi.Part{
 		{Name: ".osrel", Data: []byte("ID=incusos\nIMAGE_ID=IncusOS\nIMAGE_VERSION=" + version + "\n")},
-		{Name: ".cmdline", Data: []byte("rw usrhash=pretend")},
+		{Name: ".cmdline", Data: []byte(commandLine)},
 		{Name: ".linux", Data: []byte("pretend kernel " + version)},
 		{Name: ".pcrpkey", Data: public},
 	}
 	b, err := uefi.EncodeProgram(parts)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	p, err := uefi.OpenProgram(bytes.NewReader(b), int64(len(b)))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	value, err := uefi.MeasureUKI(p, uefi.PhaseInitrd)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	block, _ := pem.Decode(public)
 	sum := sha256.Sum256(block.Bytes)
 	signature, err := uefi.SignPolicy(value, pcr.Key, hex.EncodeToString(sum[:]))
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if b, err = uefi.EncodeProgram(append(parts, uefi.Part{Name: ".pcrsig", Data: signature}), by...); err != nil {
-		return err
-	}
-	return t.write(ESP+"/EFI/Linux/IncusOS_"+version+".efi", b)
+	return uefi.EncodeProgram(append(parts, uefi.Part{Name: ".pcrsig", Data: signature}), by...)
 }
 
 func publicPEM(s uefi.Signer) ([]byte, error) {

@@ -1,0 +1,82 @@
+//go:build vm
+
+package cluster_test
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ed25519"
+	"crypto/rand"
+	"fmt"
+	mathrand "math/rand/v2"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/incusos/incusos/internal/publish"
+	"github.com/incusos/incusos/internal/repo"
+	"github.com/incusos/incusos/internal/sys/systest"
+	"github.com/incusos/incusos/internal/verity"
+)
+
+// A site is a repository, served.
+type site struct {
+	address string
+	dir     string
+	root    []byte
+	with    publish.Signing
+}
+
+func newSite(t *testing.T) *site {
+	t.Helper()
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	must(t, err)
+	roles := make(map[string]repo.RoleKeys)
+	for _, role := range repo.Roles() {
+		roles[role] = repo.RoleKeys{Threshold: 1, Keys: []crypto.PublicKey{key.Public()}}
+	}
+	s := &site{dir: filepath.Join(t.TempDir(), "updates"), with: publish.Signing{Keys: []crypto.Signer{key}, Validity: repo.DefaultValidity()}}
+	must(t, publish.Init(s.dir, nil, roles, s.with))
+	contents, err := publish.Show(t.Context(), s.dir)
+	must(t, err)
+	s.root = contents.Root
+	files, err := os.OpenRoot(s.dir)
+	must(t, err)
+	web := httptest.NewServer(publish.Handler(files, ""))
+	t.Cleanup(func() { web.Close(); must(t, files.Close()) })
+	s.address = web.URL
+	return s
+}
+
+// publish adds a version, made up but for its kernel image, which the firmware of the
+// pretended machines would start.
+func (s *site) publish(t *testing.T, version string) {
+	t.Helper()
+	const blocks = 300
+	usr := make([]byte, blocks*verity.BlockSize)
+	mathrand.NewChaCha8([32]byte{version[5]}).Read(usr) //nolint:errcheck // never fails
+	tree, err := verity.Build(t.Context(), verity.Superblock{Blocks: blocks, Salt: []byte(version)}, bytes.NewReader(usr))
+	must(t, err)
+	db, err := systest.PretendSigner("db")
+	must(t, err)
+	kernel, err := systest.KernelImage(version, fmt.Sprintf("rw usrhash=%v", tree.Root), db)
+	must(t, err)
+	built, base := t.TempDir(), "IncusOS_"+version
+	for name, content := range map[string][]byte{
+		"version":                             []byte(version + "\n"),
+		base + ".usr-x86-64.0.raw":            usr,
+		base + ".usr-x86-64-verity.0.raw":     tree.Bytes(),
+		base + ".usr-x86-64-verity-sig.0.raw": fmt.Appendf(nil, `{"rootHash":"%v","signature":"YQ=="}`, tree.Root),
+		base + ".efi":                         kernel,
+		"incus.raw":                           []byte("pretend image of Incus " + version + "\n"),
+	} {
+		must(t, os.WriteFile(filepath.Join(built, name), content, 0o600))
+	}
+	build, err := publish.FindBuild(built)
+	must(t, err)
+	must(t, publish.Change(t.Context(), s.dir, s.with, func(a *repo.Author) error {
+		return publish.Publish(t.Context(), s.dir, a, build, publish.Terms{Channel: "stable", Percent: 100, Severity: "none"}, time.Now())
+	}))
+}
