@@ -22,7 +22,7 @@ func resetAndRestored(t *testing.T, m *vm.Machine, id vm.Identity) {
 	if _, err := r.Ready(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	c := incus.New(fmt.Sprintf("https://127.0.0.1:%d", r.Port), id.TLS())
+	c := clientOf(r, id)
 	trusted(t, r, c)
 	key := recoveryKey(t, r, c)
 	archive := backUp(t, r, c)

@@ -5,7 +5,6 @@ package vm_test
 import (
 	"context"
 	"encoding/hex"
-	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -13,7 +12,6 @@ import (
 	"github.com/incusos/incusos/api"
 	"github.com/incusos/incusos/internal/attest"
 	"github.com/incusos/incusos/internal/vm"
-	"github.com/incusos/incusos/test/vm/incus"
 )
 
 // TestMachineProvesWhatItRuns has a machine prove twice what it runs, with a restart in
@@ -22,13 +20,7 @@ import (
 func TestMachineProvesWhatItRuns(t *testing.T) {
 	id := newIdentity(t)
 	m := newMachine(t)
-	r := start(t, m, vm.Boot{Medium: newMedium(t, id, nil)})
-	if err := r.Install(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := r.Ready(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	r, _ := installed(t, m, newMedium(t, id, nil))
 	first := proof(t, r, id, attest.Demands{})
 	boundToTheImage(t, r, id)
 	if err := r.PowerOff(t.Context(), 20*time.Second); err != nil {
@@ -49,7 +41,7 @@ func TestMachineProvesWhatItRuns(t *testing.T) {
 // what is refused.
 func proof(t *testing.T, r *vm.Running, id vm.Identity, d attest.Demands) attest.Report {
 	t.Helper()
-	c := incus.New(fmt.Sprintf("https://127.0.0.1:%d", r.Port), id.TLS())
+	c := clientOf(r, id)
 	d.Nonce = []byte("thirty-two characters of a nonce")
 	path := "/os/1.0/system/security/attestation?nonce=" + hex.EncodeToString(d.Nonce)
 	var a api.Attestation
@@ -78,7 +70,7 @@ func proof(t *testing.T, r *vm.Running, id vm.Identity, d attest.Demands) attest
 // while after the start, and the next start to unlock it.
 func boundToTheImage(t *testing.T, r *vm.Running, id vm.Identity) {
 	t.Helper()
-	c := incus.New(fmt.Sprintf("https://127.0.0.1:%d", r.Port), id.TLS())
+	c := clientOf(r, id)
 	ctx := within(t, r, 2*time.Minute)
 	var d api.SecureBootDoctor
 	for ctx.Err() == nil {

@@ -37,14 +37,8 @@ var (
 func TestTamperedMachine(t *testing.T) {
 	id := newIdentity(t)
 	m := newMachine(t)
-	r := start(t, m, vm.Boot{Medium: newMedium(t, id, nil)})
-	if err := r.Install(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := r.Ready(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	c := incus.New(fmt.Sprintf("https://127.0.0.1:%d", r.Port), id.TLS())
+	r, _ := installed(t, m, newMedium(t, id, nil))
+	c := clientOf(r, id)
 	key := recoveryKey(t, r, c)
 	t.Run("the doctor says that the next start unlocks", func(t *testing.T) { doctorIsContent(t, r, c) })
 	if err := r.PowerOff(t.Context(), 20*time.Second); err != nil {
@@ -239,7 +233,7 @@ func withPIN(t *testing.T, m *vm.Machine, id vm.Identity, key string) {
 	if _, err := r.Ready(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	c := incus.New(fmt.Sprintf("https://127.0.0.1:%d", r.Port), id.TLS())
+	c := clientOf(r, id)
 	if err := c.Post(within(t, r, time.Minute), "/os/1.0/system/security/:set-pin", api.SecurityPIN{PIN: "314-159"}, nil); err != nil {
 		t.Fatal(err)
 	}
