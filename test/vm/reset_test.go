@@ -98,7 +98,7 @@ func backUp(t *testing.T, r *vm.Running, c *incus.Client) []byte {
 
 func restore(t *testing.T, r *vm.Running, c *incus.Client, archive []byte) {
 	t.Helper()
-	if err := c.Feed(within(t, r, 20*time.Second), "/os/1.0/system/:restore?skip=network-macs", archive); err != nil {
+	if err := c.Feed(within(t, r, 20*time.Second), "/os/1.0/system/:restore?skip=network-macs", archive, nil); err != nil {
 		t.Fatal(err)
 	}
 }
