@@ -177,6 +177,18 @@ func (m *Machine) ReplaceTPM() error {
 	return os.Mkdir(m.path(tpmDir), 0o700)
 }
 
+// CopyTPM puts a copy of another machine's TPM in the place of this one's. Both are
+// switched off.
+func (m *Machine) CopyTPM(from *Machine) error {
+	if err := m.ReplaceTPM(); err != nil {
+		return err
+	}
+	if err := os.CopyFS(m.path(tpmDir), os.DirFS(from.path(tpmDir))); err != nil {
+		return fmt.Errorf("copying the TPM of %s: %w", from.dir, err)
+	}
+	return nil
+}
+
 // Clone copies a machine that is switched off, TPM included, to a new
 // directory. Disks share their blocks where the file system can.
 func (m *Machine) Clone(dir string) (*Machine, error) {

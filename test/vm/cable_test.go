@@ -33,7 +33,7 @@ func cutOff(t *testing.T, m *vm.Machine, id vm.Identity) {
 	if _, err := r.Ready(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	c := incus.New(fmt.Sprintf("https://127.0.0.1:%d", r.Port), id.TLS())
+	c := clientOf(r, id)
 	trusted(t, r, c)
 	before, began := read(t, r, c)
 	if before.Config.ConfirmationTimeout != "" || !addressed(before, guest) {

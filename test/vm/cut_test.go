@@ -3,13 +3,11 @@
 package vm_test
 
 import (
-	"fmt"
 	"regexp"
 	"testing"
 	"time"
 
 	"github.com/incusos/incusos/internal/vm"
-	"github.com/incusos/incusos/test/vm/incus"
 )
 
 // TestFirstBootIsCut takes the power away in a first boot, at moments when
@@ -60,7 +58,7 @@ func comesUp(t *testing.T, m *vm.Machine, id vm.Identity) {
 		t.Fatal(err)
 	}
 	t.Logf("ready after %v", ready.At.Round(time.Second))
-	c := incus.New(fmt.Sprintf("https://127.0.0.1:%d", r.Port), id.TLS())
+	c := clientOf(r, id)
 	trusted(t, r, c)
 	answersThroughIncus(t, r, c, ready.Groups[1])
 	secure(t, r, c)

@@ -125,16 +125,9 @@ func changeCommandLine(t *testing.T, disk *os.File) {
 	}
 }
 
-// unsign takes the signature off each UKI of a disk: the entry of its PE header
-// that leads to the certificates becomes one of a program without any (PE Format
-// specification, "Optional Header Data Directories").
+// unsign takes the signature off a UKI of a disk.
 func unsign(t *testing.T, disk *os.File) {
 	t.Helper()
-	const (
-		optional = 24         // from the signature "PE" to the optional header
-		entry    = 112 + 4*8  // in that of a PE32+: the fifth directory
-		pe32plus = "\x0b\x02" // what the optional header begins with
-	)
 	start, size := partition(t, disk, espLabel)
 	places := find(t, disk, start, size, []byte(".cmdline"))
 	if len(places) == 0 {
@@ -145,20 +138,40 @@ func unsign(t *testing.T, disk *os.File) {
 		if _, err := disk.ReadAt(header, at-int64(len(header))); err != nil {
 			t.Fatal(err)
 		}
-		pe := bytes.LastIndex(header, []byte("PE\x00\x00"))
-		if pe < 0 || !bytes.HasPrefix(header[pe+optional:], []byte(pe32plus)) {
+		pe := bytes.LastIndex(header, []byte(peMagic))
+		if pe < 0 || !bytes.HasPrefix(header[pe+peOptional:], []byte(pe32plus)) {
 			continue // the words, but no section of a program
 		}
-		if bytes.Equal(header[pe+optional+entry:][:8], make([]byte, 8)) {
-			t.Fatal("the UKI is not signed to begin with")
-		}
-		if _, err := disk.WriteAt(make([]byte, 8), at-int64(len(header)-pe-optional-entry)); err != nil {
+		from := at - int64(len(header)-pe)
+		if _, err := disk.WriteAt(withoutSignature(t, header[pe:]), from); err != nil {
 			t.Fatal(err)
 		}
-		t.Logf("took the signature off the program at byte %d", at-int64(len(header)-pe))
+		t.Logf("took the signature off the program at byte %d", from)
 		return
 	}
 	t.Fatal("no section .cmdline of a program is on the ESP")
+}
+
+// Offsets from the signature of a PE header, and what is there (PE Format
+// specification, "Optional Header Data Directories").
+const (
+	peMagic       = "PE\x00\x00"
+	peOptional    = 24                     // the optional header
+	peCertificate = peOptional + 112 + 4*8 // in that of a PE32+: the fifth directory
+	pe32plus      = "\x0b\x02"             // what the optional header begins with
+)
+
+// withoutSignature returns a program whose entry that leads to certificates is that of
+// one without any. What comes before its header may be missing.
+func withoutSignature(t *testing.T, program []byte) []byte {
+	t.Helper()
+	program = bytes.Clone(program)
+	entry := program[bytes.Index(program, []byte(peMagic))+peCertificate:][:8]
+	if bytes.Equal(entry, make([]byte, 8)) {
+		t.Fatal("the program is not signed to begin with")
+	}
+	clear(entry)
+	return program
 }
 
 // commandLine returns the text around at and where it starts. Sections of a

@@ -5,7 +5,6 @@ package vm_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -22,21 +21,12 @@ func TestInstalledMachine(t *testing.T) {
 	tree := openTree(t) // before a machine waits for it
 	id := newIdentity(t)
 	m := newMachine(t)
-	r := start(t, m, vm.Boot{Medium: newMedium(t, id, nil)})
-	if err := r.Install(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	r, ready := installed(t, m, newMedium(t, id, nil))
 	if !r.Console.Seen(says.enrolled) {
 		t.Errorf("the medium was started in setup mode and did not say that it enrolled its keys:\n%s", r.Console.Tail(30))
 	}
-	t.Logf("installed after %v", r.Console.Elapsed().Round(time.Second))
-	ready, err := r.Ready(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Logf("%s after %v", ready.Text, ready.At.Round(time.Second))
 
-	c := incus.New(fmt.Sprintf("https://127.0.0.1:%d", r.Port), id.TLS())
+	c := clientOf(r, id)
 	t.Run("Incus knows the seeded client", func(t *testing.T) { knowsClient(t, r, c) })
 	t.Run("the system answers through Incus", func(t *testing.T) { answersThroughIncus(t, r, c, ready.Groups[1]) })
 	t.Run("its security is what it should be", func(t *testing.T) { secure(t, r, c) })
@@ -145,7 +135,7 @@ func bootAgain(t *testing.T, m *vm.Machine, id vm.Identity) {
 		t.Fatal(err)
 	}
 	t.Logf("ready after %v", ready.At.Round(100*time.Millisecond))
-	c := incus.New(fmt.Sprintf("https://127.0.0.1:%d", r.Port), id.TLS())
+	c := clientOf(r, id)
 	type entry struct {
 		Message string `json:"MESSAGE"`
 	}

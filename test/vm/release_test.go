@@ -42,7 +42,22 @@ type change struct {
 
 const versionFormat = "200601021504"
 
+// newReleases returns the repository.
 func newReleases(t *testing.T) *releases {
+	t.Helper()
+	r := builtRelease(t)
+	r.updates = &updates{built: r.build.Version, dir: filepath.Join(r.work, "updates"), sent: new(counter)}
+	r.incusos = filepath.Join(r.work, "incusos")
+	run(t, "../..", "go", "build", "-o", r.incusos, "./cmd/incusos")
+	run(t, r.work, r.incusos, "repo", "init", "--keys", r.keys, r.dir)
+	r.root = run(t, r.work, r.incusos, "repo", "root", r.dir)
+	r.serve(t)
+	return r
+}
+
+// builtRelease returns what releases are made from, without a repository to publish
+// them in.
+func builtRelease(t *testing.T) *releases {
 	t.Helper()
 	built := input(t, "INCUSOS_IMAGE_DIR", "image", "make image")
 	build, err := publish.FindBuild(built)
@@ -57,17 +72,10 @@ func newReleases(t *testing.T) *releases {
 	if err != nil {
 		t.Fatal(err)
 	}
-	work := scratch(t)
-	r := &releases{
-		updates: &updates{built: build.Version, dir: filepath.Join(work, "updates"), sent: new(counter)},
-		work:    work, incusos: filepath.Join(work, "incusos"), keys: input(t, "INCUSOS_KEYS", "keys", "make keys"), tools: options(t).Tools,
+	return &releases{
+		work: scratch(t), keys: input(t, "INCUSOS_KEYS", "keys", "make keys"), tools: options(t).Tools,
 		image: built, build: build, usr: usr, newest: at,
 	}
-	run(t, "../..", "go", "build", "-o", r.incusos, "./cmd/incusos")
-	run(t, work, r.incusos, "repo", "init", "--keys", r.keys, r.dir)
-	r.root = run(t, work, r.incusos, "repo", "root", r.dir)
-	r.serve(t)
-	return r
 }
 
 // release publishes the next version.
@@ -126,7 +134,7 @@ func (r *releases) slot(t *testing.T, version string, c change) verity.Digest {
 	if c.usr[0] != "" {
 		usr = r.replaced(t, usr, []byte(c.usr[0]), []byte(c.usr[1]))
 	}
-	tree, err := verity.Build(t.Context(), r.superblock(t), bytes.NewReader(usr))
+	tree, err := verity.Build(t.Context(), r.tree(t).Superblock, bytes.NewReader(usr))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,8 +154,23 @@ func (r *releases) replaced(t *testing.T, b, old, new []byte) []byte {
 	return bytes.Replace(b, old, new, 1)
 }
 
-// superblock is that of the built image's tree.
-func (r *releases) superblock(t *testing.T) verity.Superblock {
+// tree is that of the built image.
+func (r *releases) tree(t *testing.T) *verity.Tree {
+	t.Helper()
+	f, err := os.Open(r.build.Tree)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	tree, err := verity.ReadTree(f, r.rootHash(t), 1<<30)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tree
+}
+
+// rootHash is what the built image's /usr is verified by.
+func (r *releases) rootHash(t *testing.T) verity.Digest {
 	t.Helper()
 	var signed struct{ RootHash string }
 	b, err := os.ReadFile(r.build.Signature)
@@ -161,16 +184,7 @@ func (r *releases) superblock(t *testing.T) verity.Superblock {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f, err := os.Open(r.build.Tree)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	tree, err := verity.ReadTree(f, root, 1<<30)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return tree.Superblock
+	return root
 }
 
 // signature is the content of a signature partition (Discoverable Partitions
@@ -266,6 +280,7 @@ mkdir "$1/mnt/made" "$1/mnt/keys"
 mount --rbind "$2" "$1/mnt/made"
 mount --rbind "$3" "$1/mnt/keys"
 mount --rbind /dev "$1/dev"
+mount --rbind /proc "$1/proc"
 tools=$1
 shift 3
 exec chroot "$tools" sh -c 'cd /mnt && exec "$@"' sh "$@"`

@@ -22,7 +22,7 @@ func resetAndRestored(t *testing.T, m *vm.Machine, id vm.Identity) {
 	if _, err := r.Ready(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	c := incus.New(fmt.Sprintf("https://127.0.0.1:%d", r.Port), id.TLS())
+	c := clientOf(r, id)
 	trusted(t, r, c)
 	key := recoveryKey(t, r, c)
 	archive := backUp(t, r, c)
@@ -98,7 +98,7 @@ func backUp(t *testing.T, r *vm.Running, c *incus.Client) []byte {
 
 func restore(t *testing.T, r *vm.Running, c *incus.Client, archive []byte) {
 	t.Helper()
-	if err := c.Feed(within(t, r, 20*time.Second), "/os/1.0/system/:restore?skip=network-macs", archive); err != nil {
+	if err := c.Feed(within(t, r, 20*time.Second), "/os/1.0/system/:restore?skip=network-macs", archive, nil); err != nil {
 		t.Fatal(err)
 	}
 }

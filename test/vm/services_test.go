@@ -54,7 +54,7 @@ func attached(t *testing.T, m *vm.Machine, id vm.Identity) {
 	if _, err := r.Ready(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	s := san{t, r, incus.New(fmt.Sprintf("https://127.0.0.1:%d", r.Port), id.TLS()), target, drive}
+	s := san{t, r, clientOf(r, id), target, drive}
 	trusted(t, r, s.c)
 
 	s.refuses("nvme", `needs the application storage`)

@@ -13,6 +13,7 @@ package vm_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -22,6 +23,7 @@ import (
 
 	"github.com/incusos/incusos/internal/image"
 	"github.com/incusos/incusos/internal/vm"
+	"github.com/incusos/incusos/test/vm/incus"
 )
 
 // input returns a directory or file that the scenarios need: what a variable
@@ -117,6 +119,28 @@ func start(t *testing.T, m *vm.Machine, b vm.Boot) *vm.Running {
 		}
 	})
 	return r
+}
+
+// installed has a machine install itself from a medium, and returns it once the first
+// start from its disk is over, with what it said then.
+func installed(t *testing.T, m *vm.Machine, medium string) (*vm.Running, vm.Match) {
+	t.Helper()
+	r := start(t, m, vm.Boot{Medium: medium})
+	if err := r.Install(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("installed after %v", r.Console.Elapsed().Round(time.Second))
+	ready, err := r.Ready(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%s after %v", ready.Text, ready.At.Round(time.Second))
+	return r, ready
+}
+
+// clientOf is the way to the Incus of a machine, for somebody it trusts.
+func clientOf(r *vm.Running, id vm.Identity) *incus.Client {
+	return incus.New(fmt.Sprintf("https://127.0.0.1:%d", r.Port), id.TLS())
 }
 
 // screen is the file with the screen of a failed test's machine.

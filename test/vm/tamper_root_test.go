@@ -3,101 +3,82 @@
 package vm_test
 
 import (
-	"context"
-	"encoding/hex"
-	"fmt"
-	"strings"
+	"io"
+	"path/filepath"
+	"regexp"
 	"testing"
 	"time"
 
-	"github.com/incusos/incusos/api"
-	"github.com/incusos/incusos/internal/attest"
 	"github.com/incusos/incusos/internal/vm"
-	"github.com/incusos/incusos/test/vm/incus"
 )
 
-// TestMachineProvesWhatItRuns has a machine prove twice what it runs, with a restart in
-// between: to the same key, the same root volume and the image that was built. Then its
-// disk is started with another TPM, which is another key.
-func TestMachineProvesWhatItRuns(t *testing.T) {
-	id := newIdentity(t)
-	m := newMachine(t)
-	r := start(t, m, vm.Boot{Medium: newMedium(t, id, nil)})
-	if err := r.Install(t.Context()); err != nil {
+var (
+	rootLabel  = regexp.MustCompile(`^root$`)
+	notTheBoot = regexp.MustCompile(`it was not unlocked|did not unlock the system|not bound to a TPM`)
+	unbound    = regexp.MustCompile(`not bound to a TPM`)
+	poolLocked = regexp.MustCompile(`(degraded|warning): .*(pool|local).*key`)
+)
+
+// plainRoot puts something without a LUKS header where root was, as whoever hopes that
+// the machine would run from it.
+func plainRoot(t *testing.T, v victim) {
+	m := clone(t, v.m)
+	disk := openDisk(t, m.Disk("disk"))
+	at, _ := partition(t, disk, rootLabel)
+	if _, err := disk.WriteAt(make([]byte, 32<<20), at); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.Ready(t.Context()); err != nil {
-		t.Fatal(err)
+	r := start(t, m, vm.Boot{})
+	expectNever(t, r, says.askKey)
+	if !r.Console.Seen(notTheBoot) {
+		t.Errorf("the machine does not say what is wrong:\n%s", r.Console.Tail(30))
 	}
-	first := proof(t, r, id, attest.Demands{})
-	boundToTheImage(t, r, id)
-	if err := r.PowerOff(t.Context(), 20*time.Second); err != nil {
-		t.Fatal(err)
-	}
-	r = start(t, m, vm.Boot{})
-	if _, err := r.Ready(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if r.Console.Seen(says.byRecoveryKey) {
-		t.Error("a recovery key was asked for, though nothing has changed")
-	}
-	proof(t, r, id, attest.Demands{Key: first.Key, Volume: first.Volume})
-	boundToTheImage(t, r, id)
 }
 
-// proof asks a machine to prove what it runs, with a challenge for its TPM, and refuses
-// what is refused.
-func proof(t *testing.T, r *vm.Running, id vm.Identity, d attest.Demands) attest.Report {
+// foreignRoot puts an encrypted partition in the place of root whose passphrase the
+// attacker knows, and types it. SECURITY.md says what that gives: signed code with
+// another configuration, and none of the data, whose key was on the root that is gone.
+func foreignRoot(t *testing.T, v victim) {
+	const passphrase = "what only the attacker knows"
+	r := builtRelease(t)
+	r.made = filepath.Join(r.work, "foreign")
+	r.put(t, "definitions/root.conf", []byte("[Partition]\nType=root\nLabel=root\nFormat=ext4\nEncrypt=key-file\nSizeMinBytes=128M\nSizeMaxBytes=128M\n"))
+	r.put(t, "key", []byte(passphrase))
+	r.tool(t, "systemd-repart", "--offline=yes", "--dry-run=no", "--empty=create", "--size=auto",
+		"--definitions=made/definitions", "--key-file=made/key", "made/foreign.raw")
+	m := clone(t, v.m)
+	copyPartition(t, filepath.Join(r.made, "foreign.raw"), m.Disk("disk"), rootLabel)
+
+	started := start(t, m, vm.Boot{})
+	expectNever(t, started, says.askKey)
+	if !started.Console.Seen(unbound) {
+		t.Errorf("the machine does not say that this disk is not bound to its TPM:\n%s", started.Console.Tail(30))
+	}
+	if err := started.Console.Type(passphrase + "\r"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := started.Console.Expect(t.Context(), started.Scale.Of(2*time.Minute), poolLocked); err != nil {
+		t.Fatal(err)
+	}
+	if !started.Console.Seen(says.byRecoveryKey) {
+		t.Errorf("the machine does not say that somebody typed a key:\n%s", started.Console.Tail(30))
+	}
+	if started.Console.Seen(literally(v.key)) || started.Console.Seen(literally(passphrase)) {
+		t.Error("a secret is on the console")
+	}
+}
+
+// copyPartition copies the beginning of a labelled partition to the one of another disk.
+func copyPartition(t *testing.T, from, to string, label *regexp.Regexp) {
 	t.Helper()
-	c := incus.New(fmt.Sprintf("https://127.0.0.1:%d", r.Port), id.TLS())
-	d.Nonce = []byte("thirty-two characters of a nonce")
-	path := "/os/1.0/system/security/attestation?nonce=" + hex.EncodeToString(d.Nonce)
-	var a api.Attestation
-	if err := c.Get(within(t, r, time.Minute), path, &a); err != nil {
+	source, target := openDisk(t, from), openDisk(t, to)
+	at, size := partition(t, source, label)
+	start, room := partition(t, target, label)
+	if size > room {
+		t.Fatalf("%s has %d bytes of room for %d", to, room, size)
+	}
+	b := io.NewSectionReader(source, at, size)
+	if _, err := io.Copy(io.NewOffsetWriter(target, start), b); err != nil {
 		t.Fatal(err)
-	}
-	challenge, err := attest.NewChallenge(a)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := c.Get(within(t, r, time.Minute), path+"&credential="+challenge.Credential, &a); err != nil {
-		t.Fatal(err)
-	}
-	d.Secret = challenge.Secret
-	report := attest.Verify(a, d)
-	for _, f := range report.Findings {
-		t.Logf("%s %s: %s", f.Verdict, f.What, f.Why)
-	}
-	if err := report.Refusal(); err != nil {
-		t.Errorf("the machine is refused: %v", err)
-	}
-	return report
-}
-
-// boundToTheImage expects root to be bound by value to the kernel image that runs, a
-// while after the start, and the next start to unlock it.
-func boundToTheImage(t *testing.T, r *vm.Running, id vm.Identity) {
-	t.Helper()
-	c := incus.New(fmt.Sprintf("https://127.0.0.1:%d", r.Port), id.TLS())
-	ctx := within(t, r, 2*time.Minute)
-	var d api.SecureBootDoctor
-	for ctx.Err() == nil {
-		if err := c.Get(ctx, "/os/1.0/debug/secureboot/doctor", &d); err != nil {
-			t.Fatal(err)
-		}
-		if len(d.Bindings) == 1 && d.Bindings[0].Image {
-			break
-		}
-		rest(ctx, 2*time.Second)
-	}
-	if len(d.Bindings) != 1 || !d.Bindings[0].Image || !d.Unlocks || strings.Contains(d.Verdict, "PIN") {
-		t.Errorf("bindings %+v, verdict %q", d.Bindings, d.Verdict)
-	}
-}
-
-func rest(ctx context.Context, d time.Duration) {
-	select {
-	case <-ctx.Done():
-	case <-time.After(d):
 	}
 }

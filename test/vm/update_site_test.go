@@ -3,7 +3,6 @@
 package vm_test
 
 import (
-	"fmt"
 	"regexp"
 	"testing"
 	"time"
@@ -38,17 +37,17 @@ var (
 func newSite(t *testing.T) *site {
 	t.Helper()
 	s := &site{t: t, u: newReleases(t), m: newMachine(t), id: newIdentity(t)}
-	s.on(start(t, s.m, vm.Boot{Medium: newMedium(t, s.id, nil)}))
-	if err := s.r.Install(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	s.up(t)
+	r, ready := installed(t, s.m, newMedium(t, s.id, nil))
+	s.on(r)
+	s.version = ready.Groups[1]
+	s.unlocked(t)
+	trusted(t, s.r, s.c)
 	s.u.announce(t, s.r, s.c)
 	return s
 }
 
 func (s *site) on(r *vm.Running) {
-	s.r, s.c = r, incus.New(fmt.Sprintf("https://127.0.0.1:%d", r.Port), s.id.TLS())
+	s.r, s.c = r, clientOf(r, s.id)
 }
 
 // start switches the machine on.

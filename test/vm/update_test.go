@@ -25,15 +25,8 @@ import (
 func TestUpdate(t *testing.T) {
 	u := newUpdates(t)
 	id := newIdentity(t)
-	m := newMachine(t)
-	r := start(t, m, vm.Boot{Medium: newMedium(t, id, nil)})
-	if err := r.Install(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := r.Ready(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	c := incus.New(fmt.Sprintf("https://127.0.0.1:%d", r.Port), id.TLS())
+	r, _ := installed(t, newMachine(t), newMedium(t, id, nil))
+	c := clientOf(r, id)
 	trusted(t, r, c)
 	key := recoveryKey(t, r, c)
 	belongs(t, r, c, u.built)

@@ -109,10 +109,14 @@ func (c *Client) Fetch(ctx context.Context, path string) ([]byte, error) {
 	return b, err
 }
 
-// Feed posts an archive to path.
-func (c *Client) Feed(ctx context.Context, path string, archive []byte) error {
-	_, err := c.ask(ctx, http.MethodPost, path, bytes.NewReader(archive))
-	return err
+// Feed posts octets to path, such as an archive, and stores the answer in result unless
+// that is nil.
+func (c *Client) Feed(ctx context.Context, path string, octets []byte, result any) error {
+	e, err := c.ask(ctx, http.MethodPost, path, bytes.NewReader(octets))
+	if err != nil || result == nil {
+		return err
+	}
+	return json.Unmarshal(e.Metadata, result)
 }
 
 // operation is a task of Incus that has ended.

@@ -70,7 +70,7 @@ func TestArchivesGoBothWays(t *testing.T) {
 	if got, err := c.Fetch(t.Context(), "/os/1.0/system/:backup"); err != nil || string(got) != `{"type":"sync","metadata":{}}` {
 		t.Errorf("Fetch() = %q, %v, want the answer as it is", got, err)
 	}
-	if err := c.Feed(t.Context(), "/os/1.0/system/:restore", []byte("archive")); err != nil {
+	if err := c.Feed(t.Context(), "/os/1.0/system/:restore", []byte("archive"), nil); err != nil {
 		t.Errorf("Feed() = %v", err)
 	}
 	_, err := c.Fetch(t.Context(), "/nowhere")
