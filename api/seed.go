@@ -20,8 +20,8 @@ type SeedInstall struct {
 // one of them at most. What is set and not lacking is refused. A machine that was
 // installed so is marked as not trusted, and says so as long as it is.
 type SeedInstallSecurity struct {
-	MissingTPM        bool `json:"missing_tpm,omitempty"`
-	MissingSecureBoot bool `json:"missing_secure_boot,omitempty"`
+	MissingTPM        bool `json:"missing_tpm,omitempty"`         // refused: this release has no TPM in software
+	MissingSecureBoot bool `json:"missing_secure_boot,omitempty"` // the firmware has no Secure Boot, or it is off
 }
 
 // SeedInstallTarget selects a disk. All that is given must hold.

@@ -148,7 +148,7 @@ func (p bootPartition) check(events []uefi.Event, trusted []*x509.Certificate) e
 		if !image.OnDisk {
 			continue // of the firmware, or the kernel in a kernel image that is here
 		}
-		i := slices.IndexFunc(programs, func(k program) bool { return k.problem == nil && k.digest == e.Digest })
+		i := slices.IndexFunc(programs, func(k program) bool { return k.digest == e.Digest })
 		if i < 0 {
 			return fmt.Errorf("the firmware started %s, which is not on the boot partition in that form", path.Clean(strings.ReplaceAll(image.Path, `\`, "/")))
 		}
