@@ -41,6 +41,9 @@ type DoctorKernel struct {
 	Why     string `json:"why"`     // why not; "" if it does
 	PCR7    string `json:"pcr7"`    // predicted, hexadecimal; "" if that is not possible
 	PCR11   string `json:"pcr11"`   // likewise, in the initrd
+
+	// PCR4 is likewise, and only there where Secure Boot is off: root is bound to it then.
+	PCR4 string `json:"pcr4,omitempty"`
 }
 
 // A DoctorBinding is a key slot that a TPM opens.

@@ -16,10 +16,12 @@ type SeedInstall struct {
 	Target                   *SeedInstallTarget  `json:"target,omitempty"` // nil: the only disk there is
 }
 
-// SeedInstallSecurity lists what the machine may lack.
+// SeedInstallSecurity lists what the machine lacks, and is installed without all the same:
+// one of them at most. What is set and not lacking is refused. A machine that was
+// installed so is marked as not trusted, and says so as long as it is.
 type SeedInstallSecurity struct {
-	MissingTPM        bool `json:"missing_tpm,omitempty"`
-	MissingSecureBoot bool `json:"missing_secure_boot,omitempty"`
+	MissingTPM        bool `json:"missing_tpm,omitempty"`         // refused: this release has no TPM in software
+	MissingSecureBoot bool `json:"missing_secure_boot,omitempty"` // the firmware has no Secure Boot, or it is off
 }
 
 // SeedInstallTarget selects a disk. All that is given must hold.
@@ -33,6 +35,9 @@ type SeedInstallTarget struct {
 
 // Validate reports the first thing in s that cannot work, as a FieldError.
 func (s SeedInstall) Validate() error {
+	if s.Security.MissingTPM && s.Security.MissingSecureBoot {
+		return Fieldf("security.missing_secure_boot", "is set beside missing_tpm; a machine may lack one of them, and not both")
+	}
 	if s.Target == nil {
 		return nil
 	}

@@ -26,7 +26,7 @@ not apply them: the console says so.
 
 // sections are the seed's by name, with what the types cannot say.
 var sections = []struct{ name, typ, note string }{
-	{"install", "SeedInstall", "Only the install medium reads this section; it is not copied to the disk. The field `security` is accepted\nand does nothing in this release: a machine without a TPM or without Secure Boot is refused before the seed is read.\n\nA size is a whole number with a unit: B, kB, MB, GB, TB, KiB, MiB, GiB or TiB; without a unit it is bytes."},
+	{"install", "SeedInstall", "Only the install medium reads this section; it is not copied to the disk. The field `security`\nis compared with the machine: what it lacks must be in it, and what is in it must lack.\n\nA size is a whole number with a unit: B, kB, MB, GB, TB, KiB, MiB, GiB or TiB; without a unit it is bytes."},
 	{"applications", "SeedApplications", "Without this section Incus is installed. Their extension images come from the install medium."},
 	{"incus", "SeedIncus", "Without this section `apply_defaults` is on. Of Incus' own document, `config`, `projects`, `storage_pools`,\n`networks`, `profiles` and `certificates` are applied; any other key is an error. Certificates are PEM."},
 	{"network", "SeedNetwork", "Without this section, and without `interfaces`, every network card asks for addresses by DHCP and listens\nto router advertisements."},

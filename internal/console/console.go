@@ -49,6 +49,7 @@ type Status struct {
 	Addresses []string      // IP addresses, without the length of the network
 	IncusUp   bool          // Incus answers at these addresses
 	Starting  string        // what is being brought up; "" when that is over
+	Alarms    []string      // why the machine is not to be trusted like others
 	Degraded  []string      // "area: what is wrong, what to do"; none: ready
 	Warnings  []string      // what needs attention although it works
 	Elapsed   time.Duration // since the system started
@@ -157,6 +158,31 @@ func (c *Console) Fail(title string, lines ...string) {
 	}
 	c.view.failure, c.view.page = append([]string{title}, lines...), nil
 	c.redraw()
+}
+
+// Warn shows like Fail what somebody should read before it is gone past, for a time.
+func (c *Console) Warn(ctx context.Context, d time.Duration, title string, lines ...string) error {
+	lines = append(slices.Clone(lines), "This goes on in "+seconds(d)+"; to stop it, turn the machine off.")
+	c.Fail(title, lines...)
+	t := time.NewTicker(time.Second)
+	defer t.Stop()
+	for left := d; left > 0; left -= time.Second {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-t.C:
+		}
+		lines[len(lines)-1] = "This goes on in " + seconds(left-time.Second) + "; to stop it, turn the machine off."
+		c.mu.Lock()
+		c.view.failure = append([]string{title}, lines...)
+		c.redraw()
+		c.mu.Unlock()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.view.failure = nil
+	c.redraw()
+	return nil
 }
 
 // Close ends the output once what is waiting was written, or after a second.

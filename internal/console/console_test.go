@@ -2,6 +2,7 @@ package console_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"strings"
 	"testing"
@@ -191,5 +192,41 @@ func TestMorePortsCanBeAskedFor(t *testing.T) {
 	c.Also([]string{port})
 	if len(told) > 0 {
 		t.Errorf("the port is told %q although nobody wants it any more", <-told)
+	}
+}
+
+// A warning stays for its time, counts down on the screen, and is said once elsewhere.
+func TestWarningIsShownForATime(t *testing.T) {
+	var took time.Duration
+	got := transcript(t, func(c *console.Console) {
+		began := time.Now()
+		if err := c.Warn(context.WithoutCancel(t.Context()), 3*time.Second, "this machine will not be trusted", "Secure Boot is off."); err != nil {
+			t.Error(err)
+		}
+		took = time.Since(began)
+	})
+	want := []string{
+		"this machine will not be trusted: Secure Boot is off.",
+		"this machine will not be trusted: This goes on in 3 s; to stop it, turn the machine off.",
+	}
+	if diff := cmp.Diff(want, got); diff != "" || took != 3*time.Second {
+		t.Errorf("it took %v; (-want +got):\n%s", took, diff)
+	}
+}
+
+func TestWarningEndsWithItsContext(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := console.New(sys.NewDir(t.TempDir())).Warn(ctx, time.Hour, "warning"); !errors.Is(err, context.Canceled) {
+		t.Errorf("Warn() = %v, want that it was told to stop", err)
+	}
+}
+
+func TestSerialConsoleHearsOfDistrust(t *testing.T) {
+	got := transcript(t, func(c *console.Console) {
+		c.Show(console.Status{Name: "IncusOS", Version: "202601010000", Alarms: []string{"Secure Boot is off"}, Starting: "host"})
+	})
+	if want := []string{"IncusOS 202601010000", "not trusted: Secure Boot is off", "starting: host"}; !cmp.Equal(got, want) {
+		t.Errorf("it was told %q, want %q", got, want)
 	}
 }

@@ -29,6 +29,9 @@ func facts(s Status) []string {
 	if s.Hostname != "" {
 		add("host name: %s", s.Hostname)
 	}
+	for _, a := range s.Alarms {
+		add("not trusted: %s", a)
+	}
 	for _, w := range s.Warnings {
 		add("warning: %s", w)
 	}

@@ -99,6 +99,11 @@ func (v view) title() []row {
 	if v.status.Mode == api.ModeDev {
 		rows = append(rows, row{loud, " " + devMark + ": whoever is at this machine is root on it"})
 	}
+	for _, a := range v.status.Alarms {
+		for _, line := range wrap(clean(a), screenWidth-2) {
+			rows = append(rows, row{alarm, " " + line})
+		}
+	}
 	return append(rows, row{"", rule})
 }
 

@@ -26,6 +26,7 @@ func TestScreen(t *testing.T) {
 	troubled.Hostname = "evil\x1b[2J\nname"
 	troubled.Degraded = []string{"storage: pool local is DEGRADED because drive virtio-pretend0 does not answer; replace it with PUT /os/1.0/system/storage"}
 	troubled.Warnings = []string{"nobody has fetched the recovery keys"}
+	troubled.Alarms = []string{"Secure Boot is off, as it was installed: this machine is not to be trusted like others"}
 	starting := ready
 	starting.Starting, starting.Addresses = "network", nil
 
@@ -43,6 +44,8 @@ func TestScreen(t *testing.T) {
  restarting Incus<end>`},
 		"in trouble": {view{status: troubled}, `<home><bold> IncusOS 202601010000
 <loud> DEVELOPMENT BUILD: whoever is at this machine is root on it
+<red> Secure Boot is off, as it was installed: this machine is not to be trusted
+<red> like others
  ------------------------------------------------------------------------------
  Host name   evil\x1b[2J\nname
  Reachable   no network address yet

@@ -110,6 +110,7 @@ func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Opti
 			Power:            hosts,
 			Trial:            func() *api.Trial { return trial(gate) },
 		},
+		Alarms: security.seal.Alarms,
 		Warnings: func() []string {
 			return slices.Concat(seed.warnings(), seedling.warnings(), securityDoc.get().warnings(), applications.Warnings(), log.Warnings(), door.Warnings(), outward.Warnings(), updates.warnings())
 		},

@@ -63,6 +63,7 @@ type Options struct {
 	Areas    []Area           // brought up in this order
 	Machine  rest.Machine     // what the API answers from
 	Warnings func() []string  // what needs attention although it works
+	Alarms   func() []string  // why the machine is not to be trusted like others; nil: nobody knows
 	Metrics  string           // TCP address to serve figures at; "" is nowhere
 	Outward  *proxy.Proxy     // the way out of the machine; nil: none
 	Proxy    string           // TCP address to serve Outward at; "" is nowhere
@@ -180,7 +181,7 @@ func (d *Daemon) run(ctx context.Context) error {
 // the machine is turned off: starting over would only fail the same way.
 func (d *Daemon) install(ctx context.Context) error {
 	notify(sdnotify.SdNotifyReady)
-	d.Warnings = nil // they are about an installed system
+	d.Warnings, d.Alarms = nil, nil // they are about an installed system
 	d.show(ctx, modeInstall)
 	err := errors.New("this build has no installer; use an install medium made by `incusos media`")
 	if d.Install != nil {

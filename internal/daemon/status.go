@@ -34,11 +34,20 @@ func (d *Daemon) show(ctx context.Context, doing string) {
 		Addresses: d.addresses(ctx),
 		IncusUp:   d.incusUp(ctx),
 		Starting:  doing,
+		Alarms:    d.alarms(),
 		Degraded:  d.loop.degraded(),
 		Warnings:  d.warnings(),
 		Elapsed:   time.Since(d.began),
 	}
 	d.Console.Show(s)
+}
+
+// alarms lists why the machine is not to be trusted like others.
+func (d *Daemon) alarms() []string {
+	if d.Alarms == nil {
+		return nil
+	}
+	return d.Alarms()
 }
 
 // warnings lists what needs attention although it works.

@@ -10,10 +10,12 @@ import (
 	"time"
 
 	"github.com/incusos/incusos/internal/backup"
+	"github.com/incusos/incusos/internal/seal"
 	"github.com/incusos/incusos/internal/sys"
 )
 
 const (
+	espLabel   = "esp"
 	rootLabel  = "root"
 	localLabel = "local-data"
 
@@ -46,17 +48,23 @@ func bootDisk(ctx context.Context, files sys.Dir) (sys.Disk, error) {
 // rootPartition returns the root partition of disk. On the first boot it makes
 // it and the one for the pool: systemd-repart writes the partition table last,
 // so that a cut leaves a disk on which this starts over.
-func rootPartition(ctx context.Context, host sys.Host, screen Console, disk sys.Disk) (sys.Partition, error) {
+func rootPartition(ctx context.Context, host sys.Host, screen Console, disk sys.Disk, lacks seal.Lack) (sys.Partition, error) {
 	_, hasLocal := disk.Partition(localLabel)
-	if p, ok := disk.Partition(rootLabel); ok && hasLocal {
+	p, ok := disk.Partition(rootLabel)
+	if ok && hasLocal {
 		return p, nil
+	}
+	if esp, hasESP := disk.Partition(espLabel); hasESP && !ok {
+		if err := seal.Forget(host, esp.Path, lacks); err != nil {
+			return sys.Partition{}, err
+		}
 	}
 	if disk.Size < smallest {
 		return sys.Partition{}, fmt.Errorf("the disk %s has %d GB and the system needs 16 GB: install to a larger disk", disk.Path, disk.Size/1e9)
 	}
 	screen.Say("first start: making the encrypted root partition on %s", disk.Path)
 	out, err := host.Exec.Run(ctx, sys.Command("systemd-repart", "--json=short",
-		"--definitions="+definitions, "--dry-run=no", "--tpm2-device=auto", "--tpm2-pcrs=7", disk.Path))
+		"--definitions="+definitions, "--dry-run=no", "--tpm2-device=auto", "--tpm2-pcrs="+seal.FirstPCRs(lacks), disk.Path))
 	if err != nil {
 		return sys.Partition{}, fmt.Errorf("partitioning %s: %w", disk.Path, err)
 	}

@@ -3,6 +3,8 @@
 // the root partition on the first boot, unlocks and mounts it, and says exactly
 // why when it cannot.
 //
+// What a machine may lack, and why it is refused, is in refuse.go.
+//
 // It composes seal (unlocking, the recovery key) with the screen of console.
 // What it found out is left in /run/incus-os/early.json for the daemon, which
 // goes on where this ends; see package daemon.
@@ -38,16 +40,21 @@ const (
 
 // A Result is what the early boot tells the daemon.
 type Result struct {
-	Mode       string   `json:"mode"`                  // "run" or "install"
-	BootDisk   string   `json:"boot_disk"`             // device the machine started from, such as "/dev/sda"
-	Root       string   `json:"root,omitempty"`        // device of the encrypted root, such as "/dev/sda9"
-	UnlockedBy string   `json:"unlocked_by,omitempty"` // "tpm" or "recovery key"
-	Warnings   []string `json:"warnings,omitempty"`    // sentences for the operator
+	Mode       string `json:"mode"`                  // "run" or "install"
+	BootDisk   string `json:"boot_disk"`             // device the machine started from, such as "/dev/sda"
+	Root       string `json:"root,omitempty"`        // device of the encrypted root, such as "/dev/sda9"
+	UnlockedBy string `json:"unlocked_by,omitempty"` // "tpm" or "recovery key"
+
+	// Lacks is what the machine does without because it was installed so; on a medium,
+	// what the seed has to allow.
+	Lacks seal.Lack `json:"lacks,omitempty"`
+
+	Warnings []string `json:"warnings,omitempty"` // sentences for the operator
 }
 
 // A RefusedError is a condition that only a person before the machine can
 // change. It has been shown on the console.
-type RefusedError struct{ Problems []Problem }
+type RefusedError struct{ Problems []seal.Problem }
 
 func (e *RefusedError) Error() string {
 	return fmt.Sprintf("this machine does not meet the requirements: %s", e.Problems[0].What)
@@ -56,18 +63,30 @@ func (e *RefusedError) Error() string {
 // Run brings the machine to the point where the initrd hands over: a root file
 // system with /usr and /etc is mounted at /sysroot.
 func Run(ctx context.Context, host sys.Host, screen Console) error {
-	if problems := Check(host.Files); len(problems) > 0 {
-		explain(screen, problems)
-		return &RefusedError{problems}
+	problems := seal.Check(host.Files)
+	if len(problems) > 1 || len(problems) == 1 && problems[0].Lack == "" {
+		return refuse(screen, problems)
 	}
 	disk, err := bootDisk(ctx, host.Files)
 	if err != nil {
 		return err
 	}
+	var lacks seal.Lack
+	if len(problems) > 0 {
+		if lacks = problems[0].Lack; !isMedium(disk) || lacks == seal.NoSecureBoot {
+			problems, err = tolerate(host, disk, problems)
+		}
+		if err != nil {
+			return err
+		}
+		if len(problems) > 0 {
+			return refuse(screen, problems)
+		}
+	}
 	if err := host.Files.MkdirAll(sysroot, 0o755); err != nil {
 		return err
 	}
-	res := Result{Mode: "run", BootDisk: disk.Path}
+	res := Result{Mode: "run", BootDisk: disk.Path, Lacks: lacks}
 	if isMedium(disk) {
 		res.Mode = "install"
 		err = host.Mounts.Mount("tmpfs", sysroot, "tmpfs", "mode=0755", "size=50%", "nodev", "nosuid")
@@ -101,7 +120,7 @@ func isMedium(d sys.Disk) bool {
 // mountRoot unlocks the root partition, making it first if this is the first
 // boot, and mounts it at /sysroot. What it finds out is noted in res.
 func mountRoot(ctx context.Context, host sys.Host, screen Console, disk sys.Disk, res *Result) error {
-	root, err := rootPartition(ctx, host, screen, disk)
+	root, err := rootPartition(ctx, host, screen, disk, res.Lacks)
 	if err != nil {
 		return err
 	}

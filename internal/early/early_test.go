@@ -59,7 +59,14 @@ type bench struct {
 // newBench starts a machine from the first of some partitions of /dev/vda.
 func newBench(t *testing.T, size uint64, labels ...string) *bench {
 	t.Helper()
+	return newBenchOf(t, func(*systest.Machine) {}, size, labels...)
+}
+
+// newBenchOf is newBench with another machine.
+func newBenchOf(t *testing.T, change func(*systest.Machine), size uint64, labels ...string) *bench {
+	t.Helper()
 	m := systest.Sensible()
+	change(&m)
 	m.Drives[0].Size, m.Drives[0].Partitions = size, nil
 	for _, label := range labels {
 		m.Drives[0].Partitions = append(m.Drives[0].Partitions, systest.Partition{Label: label, Size: 16 << 20})
@@ -77,10 +84,15 @@ func newBench(t *testing.T, size uint64, labels ...string) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
+	b.model()
+	return b
+}
+
+// model has the programs do what is told here.
+func (b *bench) model() {
 	b.Programs.Model("systemd-repart", b.repart)
 	b.Programs.Model("systemd-cryptsetup", b.cryptsetup)
 	b.Programs.Model("systemd-cryptenroll", func(context.Context, sys.Cmd) ([]byte, error) { return []byte(recovery + "\n"), nil })
-	return b
 }
 
 // left is what somebody wrote where a new partition comes to lie.

@@ -171,6 +171,11 @@ func (i *installer) copyTree(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("copying the ESP: %w", err)
 	}
+	if i.Mark != "" {
+		if err := i.host.Files.WriteFile(toDir+"/"+i.Mark, nil, 0o644); err != nil {
+			return fmt.Errorf("marking the machine: %w", err)
+		}
+	}
 	return i.host.Files.SyncDir(toDir)
 }
 

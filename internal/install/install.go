@@ -38,6 +38,10 @@ type Request struct {
 	// leaves it empty.
 	WriteSeed func(io.Writer) error
 
+	// Mark is the name of an empty file for the new disk's boot partition, by which the
+	// early boot knows what the machine was installed without. "" makes none.
+	Mark string
+
 	// Holds returns the beginning of the id of the machine whose system a disk
 	// holds; "" if it holds none that anybody has used. Nil leaves it unasked.
 	Holds func(sys.Disk) (string, error)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/incusos/incusos/api"
 	"github.com/incusos/incusos/internal/install"
+	"github.com/incusos/incusos/internal/seal"
 	"github.com/incusos/incusos/internal/seed"
 	"github.com/incusos/incusos/internal/sys"
 )
@@ -23,6 +24,8 @@ import (
 type Screen interface {
 	Say(format string, args ...any)
 	Progress(phase string, done, total uint64)
+	// Warn shows what somebody should read, for a time.
+	Warn(ctx context.Context, d time.Duration, title string, lines ...string) error
 }
 
 // seedTimeout is how long a medium with a seed, which is not the one that was
@@ -34,6 +37,13 @@ const seedTimeout = 30 * time.Second
 func Install(ctx context.Context, host sys.Host, screen Screen) error {
 	s, want, err := installSeed(ctx, host, screen)
 	if err != nil {
+		for _, p := range seal.Check(host.Files) {
+			err = errors.Join(unfit(p), err) // what it would say next
+		}
+		return err
+	}
+	lacks, err := allowed(host, want.Security)
+	if err != nil {
 		return err
 	}
 	if err := s.Check(); err != nil { // on the installed machine nothing could be corrected
@@ -43,8 +53,13 @@ func Install(ctx context.Context, host sys.Host, screen Screen) error {
 	if err != nil {
 		return fmt.Errorf("looking for the install medium: %w", err)
 	}
+	if lacks != "" {
+		if err := screen.Warn(ctx, warnTime, "this machine will not be trusted", lacks.Warning()...); err != nil {
+			return err
+		}
+	}
 	target, err := install.Run(ctx, host, install.Request{
-		Seed: *want, Source: medium, WriteSeed: s.Forward,
+		Seed: *want, Source: medium, WriteSeed: s.Forward, Mark: lacks.Mark(),
 		Holds:    func(d sys.Disk) (string, error) { return seed.Machine(host.Files, d) },
 		Progress: func(phase string, done, total uint64) { screen.Progress("install: "+phase, done, total) },
 	})

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/incusos/incusos/internal/provision"
 	"github.com/incusos/incusos/internal/seed"
@@ -29,10 +30,12 @@ size=8MiB, type=8484680C-9521-48C6-9C11-B0720656F69E, name="IncusOS_1"
 // empty disk. It is the screen too.
 type bench struct {
 	*systest.Rig
-	disks  *systest.DiskTools
-	pinned bool // what a machine without its medium needs is in memory
-	said   []string
-	heard  func(text string) // called for what is said
+	disks     *systest.DiskTools
+	pinned    bool // what a machine without its medium needs is in memory
+	said      []string
+	warned    string // a title and lines
+	warnedFor time.Duration
+	heard     func(text string) // called for what is said
 }
 
 // Pin implements sys.Power, as does Restart.
@@ -51,6 +54,11 @@ func (b *bench) Say(format string, args ...any) {
 	}
 }
 
+func (b *bench) Warn(_ context.Context, d time.Duration, title string, lines ...string) error {
+	b.warned, b.warnedFor = strings.Join(append([]string{title}, lines...), "\n"), d
+	return nil
+}
+
 func (b *bench) Progress(phase string, _, _ uint64) {
 	if len(b.said) == 0 || b.said[len(b.said)-1] != phase {
 		b.said = append(b.said, phase)
@@ -59,7 +67,11 @@ func (b *bench) Progress(phase string, _, _ uint64) {
 
 func newBench(t *testing.T, seed map[string]string) *bench {
 	t.Helper()
-	m := systest.Sensible()
+	return newBenchOf(t, systest.Sensible(), seed)
+}
+
+func newBenchOf(t *testing.T, m systest.Machine, seed map[string]string) *bench {
+	t.Helper()
 	m.Drives = []systest.Drive{
 		{Name: "sda", ID: "usb-stick", Bus: "usb", Size: 4e9, Removable: true},
 		{Name: "nvme0n1", ID: "nvme-disk", Size: 32e9},
@@ -116,6 +128,11 @@ func (b *bench) untouched(t *testing.T) {
 	if b.Power.Restarts() != 0 {
 		t.Error("the machine was started again")
 	}
+}
+
+func exists(name string) bool {
+	_, err := os.Stat(name)
+	return err == nil
 }
 
 func must(t *testing.T, err error) {

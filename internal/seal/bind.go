@@ -3,12 +3,12 @@ package seal
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/incusos/incusos/api"
 	"github.com/incusos/incusos/internal/luks"
@@ -78,14 +78,17 @@ func (s *Seal) bind(ctx context.Context, device string, at start, pin string) er
 		return err
 	}
 	args := []string{"--tpm2-device=auto", "--tpm2-pcrlock="}
-	literal := "7:sha256=" + hex.EncodeToString(at.pcr7[:])
-	if pin != "" || at.pcr11 == unknown {
+	signed := pin != "" || at.pcr11 == unknown
+	if signed {
 		args = append(args, "--tpm2-public-key="+imageKey, "--tpm2-public-key-pcrs=11")
 	} else {
 		args = append(args, "--tpm2-public-key=", "--tpm2-public-key-pcrs=")
-		literal += "+11:sha256=" + hex.EncodeToString(at.pcr11[:])
 	}
-	args = append(args, "--tpm2-pcrs="+literal+"+15:sha256="+hex.EncodeToString(make([]byte, sha256.Size)))
+	var literal []string
+	for _, pcr := range at.literal(signed) {
+		literal = append(literal, fmt.Sprintf("%d:sha256=%x", pcr, at.register(pcr)))
+	}
+	args = append(args, "--tpm2-pcrs="+strings.Join(literal, "+"))
 	env := []string{"PASSWORD=" + with}
 	if pin != "" {
 		args, env = append(args, "--tpm2-with-pin=yes"), append(env, "NEWPIN="+pin)
@@ -117,7 +120,7 @@ func (s *Seal) unbind(ctx context.Context, b bindings) error {
 	}
 	for _, at := range slices.Clone(starts) {
 		for _, image := range images {
-			starts = append(starts, start{at.pcr7, image})
+			starts = append(starts, at.of(image))
 		}
 	}
 	for _, slot := range b.useless(starts) {
@@ -150,7 +153,7 @@ func (s *Seal) bound() (b bindings, err error) {
 	if b.device, b.header, err = s.root(); err != nil {
 		return b, err
 	}
-	if b.live.pcr7, err = register(s.host.Files, 7); err != nil {
+	if b.live, err = measured(s.host.Files); err != nil {
 		return b, err
 	}
 	l, err := s.readLog()
@@ -162,6 +165,8 @@ func (s *Seal) bound() (b bindings, err error) {
 	if b.provided, err = s.provided(); err != nil {
 		return b, err
 	}
+	// What firmware measures of programs and cards stays, since nothing but an update
+	// changes a program, and that is provided for.
 	if l.problem == nil { // else nothing is known but that this start went as it did
 		b.next.pcr7, err = s.nextPCR7(l)
 	}
@@ -242,6 +247,9 @@ func (s *Seal) changePIN(ctx context.Context, pin string, decide func() error) e
 	b, err := s.bound()
 	if err != nil {
 		return err
+	}
+	if b.live.open() && pin != "" {
+		return api.Errorf(api.Conflict, "Secure Boot is off: root is bound to each kernel image, so that every update would have to ask for the PIN; turn Secure Boot on first")
 	}
 	if s.unlockedBy() == ByRecoveryKey && !s.host.Files.Exists(reboundFile) {
 		return api.Errorf(api.Conflict, "this start was unlocked with a recovery key: bind root to the TPM first, :tpm-rebind, and restart")

@@ -120,6 +120,7 @@ type program struct {
 	version string // of a kernel image
 	digest  [sha256.Size]byte
 	signer  *x509.Certificate // nil: nobody
+	payload [sha256.Size]byte // digest of the kernel in a kernel image; zero if that is none
 	problem error             // why it is none; the rest is not known then
 
 	facts facts // of a kernel image: PCR 11 in the initrd, and what is signed of it
@@ -147,14 +148,27 @@ func (s *Seal) readESP() (p bootPartition, err error) {
 	}
 	s.espTurn.Lock()
 	defer s.espTurn.Unlock()
-	if err := s.host.Files.MkdirAll(esp, 0o700); err != nil {
-		return p, err
+	err = onESP(s.host, part.Path, "ro", func() error {
+		p, err = s.programs()
+		return err
+	})
+	return p, err
+}
+
+// onESP does something while a boot partition is mounted at esp, "ro" or "rw".
+func onESP(host sys.Host, device, mode string, do func() error) (err error) {
+	if err := host.Files.MkdirAll(esp, 0o700); err != nil {
+		return err
 	}
-	if err := s.host.Mounts.Mount(part.Path, esp, "vfat", "ro", "nodev", "nosuid", "noexec"); err != nil {
-		return p, fmt.Errorf("looking into the boot partition: %w", err)
+	options := []string{"nodev", "nosuid", "noexec"}
+	if mode == "ro" {
+		options = append([]string{"ro"}, options...)
 	}
-	defer func() { err = errors.Join(err, s.host.Mounts.Unmount(esp)) }()
-	return s.programs()
+	if err := host.Mounts.Mount(device, esp, "vfat", options...); err != nil {
+		return fmt.Errorf("looking into the boot partition: %w", err)
+	}
+	defer func() { err = errors.Join(err, host.Mounts.Unmount(esp)) }()
+	return do()
 }
 
 // programs reads what is below the mounted boot partition.
@@ -257,6 +271,9 @@ func (p *program) readFrom(r io.ReaderAt, size int64, kernel bool) error {
 	if !kernel {
 		return nil
 	}
+	if payload, err := uefi.Payload(pe); err == nil {
+		p.payload = payload // else it is not needed, or PredictPCR4 says so
+	}
 	if p.facts.pcr11, err = uefi.MeasureUKI(pe, uefi.PhaseInitrd); err != nil {
 		return err
 	}
@@ -288,7 +305,7 @@ func started(events []uefi.Event, p program) bool {
 // next is how a start of a kernel image on p will differ from the one that events are
 // of.
 func (p bootPartition) next(events []uefi.Event, variables map[string][]byte, kernel program) uefi.NextBoot {
-	n := uefi.NextBoot{Variables: variables, Programs: func(file string) ([sha256.Size]byte, bool) {
+	n := uefi.NextBoot{Variables: variables, Payload: kernel.payload, Programs: func(file string) ([sha256.Size]byte, bool) {
 		file = strings.ReplaceAll(file, `\`, "/")
 		switch {
 		case p.loader != nil && strings.EqualFold(file, p.loader.file):
@@ -309,6 +326,13 @@ func (p bootPartition) next(events []uefi.Event, variables map[string][]byte, ke
 	}
 	n.Ours = append(n.Ours, p.ours["db"]...)
 	return n
+}
+
+// pcr4 returns what PCR 4 will hold after a start of a kernel image on p, or one that will
+// be there.
+func (p bootPartition) pcr4(events []uefi.Event, kernel program) ([sha256.Size]byte, error) {
+	prediction, err := uefi.PredictPCR4(events, p.next(events, nil, kernel))
+	return prediction.Value, err
 }
 
 // trusts says why firmware with such variables would not start p; "" if it would.

@@ -24,7 +24,7 @@ const (
 	maxUpdate  = 64 << 10 // bytes of one update; a certificate and a signature take 3000
 	maxUpdates = 64
 
-	// providedFile lists PCR 7 and 11 of starts to come that root was bound to, a
+	// providedFile lists PCR 2, 4, 7 and 11 of starts to come that root was bound to, a
 	// line each, until the next start.
 	providedFile = "/run/incus-os/provided"
 )
@@ -196,7 +196,7 @@ func (s *Seal) updateDatabase(ctx context.Context, u databaseUpdate, after []byt
 		return err
 	}
 	for _, image := range s.images(partition, b) {
-		if err := s.provide(ctx, b, start{p.Value, image}); err != nil {
+		if err := s.provide(ctx, b, start{pcr7: p.Value, pcr11: image}); err != nil {
 			return err
 		}
 	}
@@ -271,7 +271,7 @@ func (s *Seal) provide(ctx context.Context, b bindings, at start) error {
 	if !slices.Contains(have, at) {
 		var lines []byte
 		for _, v := range append(have, at) {
-			lines = fmt.Appendf(lines, "%x%x\n", v.pcr7, v.pcr11)
+			lines = fmt.Appendf(lines, "%x%x%x%x\n", v.pcr2, v.pcr4, v.pcr7, v.pcr11)
 		}
 		if err := s.host.Files.WriteFile(providedFile, lines, 0o600); err != nil {
 			return err
@@ -291,7 +291,7 @@ func (s *Seal) provide(ctx context.Context, b bindings, at start) error {
 func (s *Seal) images(p bootPartition, b bindings) [][sha256.Size]byte {
 	all := [][sha256.Size]byte{b.live.pcr11}
 	for _, k := range p.kernels {
-		if b.live.pcr11 != unknown && !slices.Contains(all, k.facts.pcr11) && k.problem == nil && b.well(start{b.live.pcr7, k.facts.pcr11}, b.pin) {
+		if b.live.pcr11 != unknown && !slices.Contains(all, k.facts.pcr11) && k.problem == nil && b.well(start{pcr7: b.live.pcr7, pcr11: k.facts.pcr11}, b.pin) {
 			all = append(all, k.facts.pcr11)
 		}
 	}
@@ -310,10 +310,11 @@ func (s *Seal) provided() ([]start, error) {
 	var values []start
 	for _, line := range strings.Fields(string(text)) {
 		b, err := hex.DecodeString(line)
-		if err != nil || len(b) != 2*sha256.Size {
-			return nil, fmt.Errorf("%s: %q are no values of two PCRs", providedFile, line)
+		if err != nil || len(b) != 4*sha256.Size {
+			return nil, fmt.Errorf("%s: %q are no values of four PCRs", providedFile, line)
 		}
-		values = append(values, start{[sha256.Size]byte(b), [sha256.Size]byte(b[sha256.Size:])})
+		value := func(i int) [sha256.Size]byte { return [sha256.Size]byte(b[i*sha256.Size:]) }
+		values = append(values, start{value(0), value(1), value(2), value(3)})
 	}
 	return values, nil
 }
@@ -334,7 +335,7 @@ func (s *Seal) agrees(ctx context.Context, u databaseUpdate, b bindings, expecte
 	if err != nil {
 		return err
 	}
-	return s.provide(ctx, b, start{next, b.live.pcr11})
+	return s.provide(ctx, b, start{pcr7: next, pcr11: b.live.pcr11})
 }
 
 // Provide binds root for starts of a kernel image that will be on the boot partition,
@@ -366,14 +367,19 @@ func (s *Seal) Provide(ctx context.Context, image io.ReaderAt, size int64) error
 	if err != nil {
 		return err
 	}
-	if why := trusts(kernel, variables); why != "" {
-		return fmt.Errorf("the firmware will not start the new image: %s", why)
+	if err := s.willStart(kernel, variables, b.live.open()); err != nil {
+		return err
 	}
 	p, err := uefi.PredictPCR7(l.events, partition.next(l.events, variables, kernel))
 	if err != nil {
 		return err
 	}
-	at := start{p.Value, kernel.facts.pcr11}
+	at := start{pcr2: b.live.pcr2, pcr7: p.Value, pcr11: kernel.facts.pcr11}
+	if b.live.open() {
+		if at.pcr4, err = partition.pcr4(l.events, kernel); err != nil {
+			return err
+		}
+	}
 	if b.live.pcr11 == unknown { // what it was reckoned to be does not fit this start either
 		at.pcr11 = unknown
 	}
@@ -383,17 +389,37 @@ func (s *Seal) Provide(ctx context.Context, image io.ReaderAt, size int64) error
 	if err := s.provide(ctx, b, at); err != nil {
 		return err
 	}
-	return s.unlocksWith(kernel, p.Value, b)
+	at.pcr11 = kernel.facts.pcr11
+	return s.unlocksWith(kernel, at, b)
 }
 
-// unlocksWith says why root would not be unlocked by a start of kernel.
-func (s *Seal) unlocksWith(kernel program, pcr7 [sha256.Size]byte, b bindings) error {
+// willStart says why a kernel image would not be started: by firmware with Secure Boot,
+// or else by the early boot, which looks at what was.
+func (s *Seal) willStart(kernel program, variables map[string][]byte, open bool) error {
+	if open {
+		certificates, err := imageCertificates(s.host.Files, certificateDir)
+		if err != nil {
+			return err
+		}
+		if why := unsigned(kernel, certificates); why != "" {
+			return fmt.Errorf("the system will not start with the new image: %s", why)
+		}
+		return nil
+	}
+	if why := trusts(kernel, variables); why != "" {
+		return fmt.Errorf("the firmware will not start the new image: %s", why)
+	}
+	return nil
+}
+
+// unlocksWith says why root would not be unlocked by such a start, of kernel.
+func (s *Seal) unlocksWith(kernel program, at start, b bindings) error {
 	h, err := readHeader(s.host.Files, b.device)
 	if err != nil {
 		return err
 	}
 	f, why := kernel.facts, noToken
-	f.pcr7 = pcr7
+	f.start = at
 	for _, t := range h.TPM2Tokens() {
 		if why = refusal(t.TPM2, f); why == "" {
 			return nil

@@ -13,6 +13,7 @@ import (
 // What the early boot says of this start; its form is package early's.
 type earlyBoot struct {
 	UnlockedBy string `json:"unlocked_by"`
+	Lacks      Lack   `json:"lacks"`
 	BootDisk   string `json:"boot_disk"`
 	Root       string `json:"root"`
 }

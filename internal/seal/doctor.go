@@ -23,6 +23,7 @@ type examination struct {
 	secure    bool
 	tpm       bool
 	by        string // how root was unlocked
+	lacks     Lack   // by the owner's wish
 	rebound   bool   // root was bound anew since then
 	log       bootLog
 	variables map[string][]byte
@@ -59,6 +60,7 @@ func (s *Seal) examine() (x examination, err error) {
 		return x, err
 	}
 	x.tpm, x.by, x.rebound = s.hasTPM(), s.unlockedBy(), s.host.Files.Exists(reboundFile)
+	x.lacks = s.early().Lacks
 	if x.log, err = s.readLog(); err != nil {
 		return x, err
 	}
@@ -103,6 +105,10 @@ func (x examination) next(kernel program) (facts, error) {
 	}
 	p, err := uefi.PredictPCR7(x.log.events, x.boot.next(x.log.events, x.variables, kernel))
 	f.pcr7 = p.Value
+	if err == nil && x.now.open() {
+		f.pcr2 = x.now.pcr2
+		f.pcr4, err = x.boot.pcr4(x.log.events, kernel)
+	}
 	return f, err
 }
 
@@ -134,7 +140,7 @@ func (x examination) starts(kernel program, d *api.DoctorKernel) (starts, unlock
 	if err != nil {
 		return true, false, "it cannot be told: " + err.Error()
 	}
-	d.PCR7 = hex.EncodeToString(f.pcr7[:])
+	d.PCR7, d.PCR4 = hex.EncodeToString(f.pcr7[:]), digestText(f.pcr4)
 	why = x.unlocks(f)
 	return true, why == "", why
 }
@@ -169,27 +175,32 @@ func (x examination) unlocks(f facts) string {
 // two registers is another.
 func (x examination) refusal(b luks.TPM2, f facts) string {
 	r := refusal(b, f)
-	if r != whyEither {
+	if r != f.either() {
 		return r
 	}
-	if boundTo(b, start{x.now.pcr7, f.pcr11}) {
+	if boundTo(b, x.now.of(f.start)) {
 		return whyPCR7
 	}
-	for _, k := range append([]facts{x.now}, images(x.boot.kernels)...) {
+	for _, k := range append([]start{x.now.start}, x.images()...) {
 		switch {
-		case boundTo(b, start{f.pcr7, k.pcr11}):
+		case boundTo(b, f.of(k)):
 			return whyOlder
-		case boundTo(b, start{x.now.pcr7, k.pcr11}):
+		case boundTo(b, x.now.of(k)):
 			return whyPCR7
 		}
 	}
-	return whyEither
+	return r
 }
 
-func images(kernels []program) []facts {
-	var all []facts
-	for _, k := range kernels {
-		all = append(all, k.facts)
+// images are the kernel images on the boot partition, by what they measure.
+func (x examination) images() []start {
+	var all []start
+	for _, k := range x.boot.kernels {
+		image := start{pcr11: k.facts.pcr11}
+		if x.now.open() && x.log.problem == nil {
+			image.pcr4, _ = x.boot.pcr4(x.log.events, k) // else it is none that root can be bound to
+		}
+		all = append(all, image)
 	}
 	return all
 }
@@ -298,7 +309,10 @@ func (x examination) judge(d *api.SecureBootDoctor) {
 	default:
 		d.Verdict = "It cannot be told whether the next start unlocks root: no kernel image was found."
 	}
-	if !x.secure {
+	switch {
+	case !x.secure && x.lacks == NoSecureBoot:
+		find(false, "Secure Boot is off, as the machine was installed: the firmware starts anything, and root is bound to what it measures of that", "Have a recovery key at hand before a card or a firmware is changed. Turning Secure Boot on needs it once as well.")
+	case !x.secure:
 		find(false, "Secure Boot is off: the firmware starts anything, and the TPM cannot tell our images from others", "Turn it on in the firmware setup.")
 	}
 	if !x.tpm {

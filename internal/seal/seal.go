@@ -8,6 +8,8 @@
 //	seal.go      in the running system: whether all of that holds
 //	state.go     in the running system: the document for GET
 //	start.go     what root is bound to, and how that is told
+//	check.go     in the initrd and the installer: whether the machine has what it needs
+//	degraded.go  what it may lack by its owner's wish, and what is done instead
 //	attest.go    in the running system: what the TPM says to somebody far away
 //
 // A key leaves this package in three ways only: into a file that root alone can
@@ -73,12 +75,18 @@ func (s *Seal) Reconcile(ctx context.Context) error {
 		return err
 	}
 	var complaints []string
+	if err := s.blow(); err != nil {
+		complaints = append(complaints, err.Error())
+	}
 	if s.hasTPM() {
 		if err := s.settle(ctx); err != nil {
 			complaints = append(complaints, err.Error())
 		}
 	}
 	for _, d := range doubts {
+		if d.do == "" {
+			continue // it is as it was installed, or is no more; Alarms and State say so
+		}
 		complaints = append(complaints, d.what+"; "+d.do)
 	}
 	if !s.host.Files.Exists(rootKey) && s.unlockedBy() != "" {
@@ -93,7 +101,8 @@ func (s *Seal) Reconcile(ctx context.Context) error {
 	return errors.New(strings.Join(complaints, ". "))
 }
 
-// A doubt is a reason not to trust the machine's state.
+// A doubt is a reason not to trust the machine's state. There is something to do about it
+// unless it is what the owner has chosen, or was in the past.
 type doubt struct{ what, do string }
 
 func (s *Seal) doubts() ([]doubt, error) {
@@ -102,7 +111,10 @@ func (s *Seal) doubts() ([]doubt, error) {
 		return nil, err
 	}
 	var all []doubt
-	if !secure {
+	switch {
+	case !secure && s.early().Lacks == NoSecureBoot:
+		all = append(all, doubt{what: "Secure Boot is disabled"})
+	case !secure:
 		all = append(all, doubt{"Secure Boot is disabled", "turn it on in the firmware setup"})
 	}
 	if !s.hasTPM() {
@@ -110,12 +122,20 @@ func (s *Seal) doubts() ([]doubt, error) {
 	} else if s.unlockedBy() == ByRecoveryKey {
 		all = append(all, doubt{"root was unlocked with the recovery key", "put back what was changed in the firmware setup and restart"})
 	}
-	return all, nil
+	past, err := s.lacked()
+	for _, l := range past {
+		if l != s.early().Lacks {
+			all = append(all, doubt{what: l.was()})
+		}
+	}
+	return all, err
 }
 
 // secureBoot reports whether the firmware enforces signatures.
-func (s *Seal) secureBoot() (bool, error) {
-	b, err := sys.ReadVariable(s.host.Files, "SecureBoot", string(uefi.GlobalVariable))
+func (s *Seal) secureBoot() (bool, error) { return secureBoot(s.host.Files) }
+
+func secureBoot(files sys.Dir) (bool, error) {
+	b, err := sys.ReadVariable(files, "SecureBoot", string(uefi.GlobalVariable))
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
@@ -128,7 +148,4 @@ func (s *Seal) secureBoot() (bool, error) {
 	return b[0] == 1, nil
 }
 
-func (s *Seal) hasTPM() bool {
-	b, err := s.host.Files.ReadFile("/sys/class/tpm/tpm0/tpm_version_major")
-	return err == nil && strings.TrimSpace(string(b)) == "2"
-}
+func (s *Seal) hasTPM() bool { return hasTPM(s.host.Files) }

@@ -280,7 +280,7 @@ func TestDoubts(t *testing.T) {
 	}{
 		"recovery key": {systest.Sensible(), "recovery key", "root was unlocked with the recovery key", api.TPMMismatch},
 		"no TPM":       {noTPM, "", "there is no TPM 2.0", api.TPMUnavailable},
-		"Secure Boot":  {off, "tpm", "Secure Boot is disabled", api.TPMOK},
+		"Secure Boot":  {off, "tpm", "Secure Boot is disabled", api.TPMMismatch},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

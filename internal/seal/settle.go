@@ -89,8 +89,8 @@ func (s *Seal) tighten(ctx context.Context, b *bindings) error {
 			return err
 		}
 		for _, image := range images {
-			if image != b.next.pcr11 {
-				starts = append(starts, start{b.next.pcr7, image})
+			if at := b.next.of(image); at != b.next {
+				starts = append(starts, at)
 			}
 		}
 	}

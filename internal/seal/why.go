@@ -26,9 +26,9 @@ const whyOlder = "root is not bound to this kernel image (PCR 11): it is an olde
 
 // facts are what a start has measured in its initrd, or will.
 type facts struct {
-	pcr7, pcr11 [sha256.Size]byte
-	key         []byte              // of the kernel image, in PEM; what it signs opens the disk
-	policies    []uefi.SignedPolicy // what that key has signed
+	start
+	key      []byte              // of the kernel image, in PEM; what it signs opens the disk
+	policies []uefi.SignedPolicy // what that key has signed
 }
 
 // Why a binding does not open the disk. The words are those of the screen at boot, of
@@ -38,6 +38,7 @@ const (
 	whyImage   = "the kernel image is signed with another PCR key than the disk is bound to: it comes from somebody else's build"
 	whyPCR7    = "PCR 7 is another: Secure Boot was switched, or its certificates or its databases have changed, or the firmware measures them in another way"
 	whyEither  = "the kernel image is none that root is bound to, such as an older release (PCR 11); or " + whyPCR7
+	whyOpen    = "the boot loader or the kernel image is none that root is bound to (PCR 4 and 11); or a card or its firmware is another, or a driver was added (PCR 2); or something was given to the kernel (PCR 12 and 13); or " + whyPCR7
 	whyPCR11   = "no signature allows the kernel image that was started (PCR 11): it was changed, or it is none of ours"
 )
 
@@ -45,12 +46,15 @@ const (
 // does not, given that it is the TPM the disk was bound to, and whoever is asked for
 // a PIN knows it.
 func refusal(b luks.TPM2, f facts) string {
-	policy, err := reckon(b, start{f.pcr7, f.pcr11})
+	if slices.Contains(b.PCRs, 4) != f.open() {
+		return whyPCR7
+	}
+	policy, err := reckon(b, f.start)
 	if err != nil {
 		return whyUnknown
 	}
 	if len(b.PublicKey) == 0 && !bytes.Equal(policy[:], b.PolicyHash) {
-		return whyEither
+		return f.either()
 	}
 	if len(b.PublicKey) > 0 {
 		key, err := uefi.PublicKey(b.PublicKey)
@@ -63,9 +67,20 @@ func refusal(b luks.TPM2, f facts) string {
 		}
 	}
 	if !bytes.Equal(policy[:], b.PolicyHash) {
+		if f.open() {
+			return whyOpen
+		}
 		return whyPCR7
 	}
 	return ""
+}
+
+// either is what is said of a binding to values that are not those of f.
+func (f facts) either() string {
+	if f.open() {
+		return whyOpen
+	}
+	return whyEither
 }
 
 // boundTo reports whether a binding is to such a start.
@@ -90,11 +105,28 @@ func register(files sys.Dir, pcr int) (value [sha256.Size]byte, err error) {
 	return [sha256.Size]byte(raw), nil
 }
 
+// measured returns what this start has in the registers that root is bound to, without
+// PCR 11: that goes on.
+func measured(files sys.Dir) (at start, err error) {
+	if at.pcr7, err = register(files, 7); err != nil {
+		return at, err
+	}
+	secure, err := secureBoot(files)
+	if err != nil || secure {
+		return at, err
+	}
+	if at.pcr2, err = register(files, 2); err != nil {
+		return at, err
+	}
+	at.pcr4, err = register(files, 4)
+	return at, err
+}
+
 // measuredHere returns the facts of this start while its initrd runs. What cannot be
 // had is left out: this is for explaining what has gone wrong already.
 func measuredHere(files sys.Dir) facts {
 	var f facts
-	f.pcr7, _ = register(files, 7)
+	f.start, _ = measured(files)
 	f.pcr11, _ = register(files, 11)
 	f.key, _ = files.ReadFile(imageKey)
 	if text, err := files.ReadFile(imagePolicy); err == nil && len(text) < maxSmallFile {

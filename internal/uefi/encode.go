@@ -41,6 +41,13 @@ func (i ImageEvent) Encode() []byte {
 		const drive = 42
 		path = append(le.AppendUint16([]byte{nodeMedia, mediaDrive}, drive), make([]byte, drive-4)...)
 	}
+	if i.Payload {
+		id, err := appendGUID(nil, stubPayload)
+		if err != nil {
+			return nil // never: it is one
+		}
+		path = append(append(path, nodeMedia, mediaVendor, 4+guidSize, 0), id...)
+	}
 	if i.Path != "" {
 		text := append(utf16Bytes(i.Path), 0, 0)
 		path = le.AppendUint16(append(path, nodeMedia, mediaFilePath), uint16(4+len(text))) //nolint:gosec // names are short

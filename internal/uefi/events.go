@@ -103,8 +103,9 @@ func (v VariableEvent) Encode() ([]byte, error) {
 // UEFI_IMAGE_LOAD_EVENT (PFP section 10.2.3): where the program was in memory, and
 // a device path (section 10) to where it came from.
 type ImageEvent struct {
-	Path   string // on the partition, with backslashes; "" for what is in no file
-	OnDisk bool   // the device path names a partition
+	Path    string // on the partition, with backslashes; "" for what is in no file
+	OnDisk  bool   // the device path names a partition
+	Payload bool   // it is the kernel that systemd-stub has in its own file, and has the firmware start
 }
 
 // Kinds of device path nodes (sections 10.3.5 and 10.3.6).
@@ -112,10 +113,16 @@ const (
 	nodeMedia     = 0x04
 	nodeEnd       = 0x7f
 	mediaDrive    = 0x01
+	mediaVendor   = 0x03
 	mediaFilePath = 0x04
 
 	imageHeader = 32
 )
+
+// stubPayload is the name by which systemd-stub has the firmware start its kernel
+// (systemd, src/boot/efi/linux.c). With Secure Boot it does so in a way that is not
+// measured: the kernel is part of a file that was checked already.
+const stubPayload GUID = "55c5d1f8-04cd-46b5-8a20-e56cbb3052d0"
 
 // Image reads the data of e. Some firmware announces a device path longer than the
 // event; as much of it is read as there is.
@@ -136,6 +143,8 @@ func (e Event) Image() (ImageEvent, error) {
 		switch {
 		case path[0] == nodeMedia && path[1] == mediaDrive:
 			image.OnDisk = true
+		case path[0] == nodeMedia && path[1] == mediaVendor && n >= 4+guidSize && readGUID(path[4:]) == stubPayload:
+			image.Payload = true
 		case path[0] == nodeMedia && path[1] == mediaFilePath:
 			image.Path += utf16Text(path[4:n])
 		}
@@ -175,8 +184,12 @@ func (e Event) Describe() string {
 			return "entry of " + printable(v.Name) + " that vouched for a program" + subjectOf(v.Value)
 		}
 	case EventApplication, EventDriver, 0x80000005:
-		if image, err := e.Image(); err == nil && image.Path != "" {
+		image, err := e.Image()
+		switch {
+		case err == nil && image.Path != "":
 			return "program " + printable(image.Path)
+		case err == nil && image.Payload:
+			return "the kernel in the kernel image"
 		}
 		return "program in no file, such as the firmware's own or of a card"
 	case EventSeparator:

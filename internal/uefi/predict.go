@@ -21,6 +21,10 @@ type NextBoot struct {
 	// partition, as it is in the log; false if that is not known.
 	Programs func(path string) (digest [sha256.Size]byte, ok bool)
 
+	// Payload is the digest of the kernel in the kernel image, which firmware measures
+	// when Secure Boot is off; zero if that is not known. See Program.Payload.
+	Payload [sha256.Size]byte
+
 	// Was and Will are the certificates of boot loader and kernel image, in the order
 	// they are started in: at this start, and at the next. The entries of db that
 	// vouch for them are measured.
@@ -85,6 +89,12 @@ func PredictPCR4(events []Event, next NextBoot) (Prediction, error) {
 		image, err := e.Image()
 		if err != nil {
 			return nil, err
+		}
+		if image.Payload {
+			if next.Payload == [sha256.Size]byte{} {
+				return nil, errors.New("the digest of the kernel in the kernel image is not known")
+			}
+			return []Expected{{Event: e, Expected: next.Payload}}, nil
 		}
 		if image.Path == "" {
 			return stays(e), nil

@@ -276,3 +276,34 @@ func FuzzEvents(f *testing.F) {
 		_, _ = uefi.PredictPCR4([]uefi.Event{e}, uefi.NextBoot{Programs: func(string) ([32]byte, bool) { return [32]byte{}, true }})
 	})
 }
+
+// Without Secure Boot the kernel in a kernel image is measured as well.
+func TestPredictionOfTheKernelInTheImage(t *testing.T) {
+	kernel := hashed(4, uefi.EventApplication, uefi.ImageEvent{Payload: true}.Encode())
+	if image, err := kernel.Image(); err != nil || !image.Payload || image.OnDisk || image.Path != "" || kernel.Describe() != "the kernel in the kernel image" {
+		t.Errorf("it is read as %+v, %v, and described as %q", image, err, kernel.Describe())
+	}
+	programs := func(string) ([32]byte, bool) { return [32]byte{}, false }
+	events := []uefi.Event{hashed(4, uefi.EventSeparator, make([]byte, 4)), kernel}
+	p, err := uefi.PredictPCR4(events, uefi.NextBoot{Programs: programs, Payload: [32]byte{7}})
+	events[1].Digest = [32]byte{7}
+	if err != nil || p.Value != uefi.ReplayPCR(events, 4) {
+		t.Errorf("PCR 4 was predicted as %x, %v", p.Value, err)
+	}
+	if _, err := uefi.PredictPCR4(events, uefi.NextBoot{Programs: programs}); err == nil {
+		t.Error("PCR 4 was predicted without the kernel that will be started")
+	}
+	linux := program(t, []uefi.Part{{Name: ".text", Data: []byte("kernel")}}, newSigner(t, "debian"))
+	want, err := open(t, linux).Authenticode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := uefi.Payload(open(t, program(t, []uefi.Part{{Name: ".osrel", Data: []byte("ID=x")}, {Name: ".linux", Data: linux}}))); err != nil || got != want {
+		t.Errorf("Payload() = %x, %v; want %x", got, err, want)
+	}
+	for name, parts := range map[string][]uefi.Part{"no kernel": {{Name: ".osrel", Data: []byte("ID=x")}}, "no program": {{Name: ".linux", Data: []byte("kernel")}}} {
+		if _, err := uefi.Payload(open(t, program(t, parts))); err == nil {
+			t.Errorf("%s: Payload() found one", name)
+		}
+	}
+}

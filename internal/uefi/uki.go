@@ -48,6 +48,21 @@ func MeasureUKI(p *Program, phases ...string) (value [sha256.Size]byte, err erro
 	return AfterPhases(value, phases...), nil
 }
 
+// Payload returns the Authenticode digest of the kernel that is a section of the UKI p.
+// Where Secure Boot is off, systemd-stub has the firmware start that like any program,
+// and so it is measured into PCR 4 as well.
+func Payload(p *Program) ([sha256.Size]byte, error) {
+	s, ok := p.Section(".linux")
+	if !ok || s.Size > s.file.size {
+		return [sha256.Size]byte{}, errors.New("there is no whole section .linux")
+	}
+	kernel, err := OpenProgram(io.NewSectionReader(p.r, s.file.offset, s.Size), s.Size)
+	if err != nil {
+		return [sha256.Size]byte{}, fmt.Errorf("section .linux: %w", err)
+	}
+	return kernel.Authenticode()
+}
+
 // PhasesRunning are the words that PCR 11 is extended with until a system is up, in
 // order (systemd-pcrphase.service(8)).
 func PhasesRunning() []string { return []string{PhaseInitrd, "leave-initrd", "sysinit", "ready"} }

@@ -16,6 +16,7 @@ var says = struct {
 	reachable, byRecoveryKey            *regexp.Regexp
 	starting, firstStart                *regexp.Regexp
 	copying, copied                     *regexp.Regexp
+	mayNot, warned, untrusted, unsigned *regexp.Regexp
 }{
 	enrolled: regexp.MustCompile(`Secure Boot keys successfully enrolled`),
 	ready:    regexp.MustCompile(`is ready: https://`),
@@ -38,6 +39,11 @@ var says = struct {
 
 	copying: regexp.MustCompile(`incus-os: installing incus\b`),
 	copied:  regexp.MustCompile(`incus-os: installing incus.*100`),
+
+	mayNot:    regexp.MustCompile(`\bincus-os: cannot install: this machine cannot be used: Secure Boot is off`),
+	warned:    regexp.MustCompile(`\bincus-os: this machine will not be trusted: Secure Boot is off`),
+	untrusted: regexp.MustCompile(`\bincus-os: not trusted: Secure Boot is off`),
+	unsigned:  regexp.MustCompile(`\bincus-os: IncusOS does not start: .*nobody has signed it`),
 
 	noKVM: regexp.MustCompile(`KVM`),
 }

@@ -32,6 +32,7 @@ type Rig struct {
 	Power    *Power
 
 	kernel *kernel
+	lacks  string // as Machine has it
 }
 
 // New returns the rig of machine m in a temporary directory.
@@ -59,6 +60,7 @@ func Pretend(root string, m Machine) (*Rig, error) {
 		Links:    newLinks(m),
 		Power:    &Power{},
 		kernel:   k,
+		lacks:    m.Lacks,
 	}
 	rig.Host = sys.Host{Files: files, Exec: rig.Programs, Units: rig.Units, Mounts: rig.Mounts, Links: rig.Links, Power: rig.Power, TPM: &TPM{files}}
 	k.programs(rig)

@@ -39,6 +39,9 @@ const (
 type Trust struct {
 	files sys.Dir
 	root  string // device of the root partition; "" without one
+	lacks string // as Machine has it; without Secure Boot firmware asks nobody who vouches, and systemd-stub has it start the kernel
+
+	also []uefi.Event // what is measured besides
 
 	mu  sync.Mutex
 	pin string // what is typed when a PIN is asked for
@@ -47,7 +50,7 @@ type Trust struct {
 // NewTrust gives rig the model, starts the machine once, and makes what the first
 // boot of a machine makes: root, bound to the TPM and with a recovery key.
 func NewTrust(rig *Rig) (*Trust, error) {
-	t := &Trust{files: rig.Host.Files}
+	t := &Trust{files: rig.Host.Files, lacks: rig.lacks}
 	disks, err := sys.Disks(t.files)
 	if err != nil {
 		return nil, err
@@ -204,6 +207,13 @@ func (t *Trust) install() error {
 			return err
 		}
 	}
+	text, err := pretended.ReadFile("pretend/db.crt")
+	if err != nil {
+		return err
+	}
+	if err := t.write("/usr/lib/verity.d/incus-os.crt", text); err != nil {
+		return err
+	}
 	if err := t.PutLoader(db); err != nil {
 		return err
 	}
@@ -239,10 +249,14 @@ func KernelImage(version, commandLine string, by ...uefi.Signer) ([]byte, error)
 	if err != nil {
 		return nil, err
 	}
+	kernel, err := uefi.EncodeProgram([]uefi.Part{{Name: ".text", Data: []byte("pretend kernel " + version)}})
+	if err != nil {
+		return nil, err
+	}
 	parts := []uefi.Part{
 		{Name: ".osrel", Data: []byte("ID=incusos\nIMAGE_ID=IncusOS\nIMAGE_VERSION=" + version + "\n")},
 		{Name: ".cmdline", Data: []byte(commandLine)},
-		{Name: ".linux", Data: []byte("pretend kernel " + version)},
+		{Name: ".linux", Data: kernel},
 		{Name: ".pcrpkey", Data: public},
 	}
 	b, err := uefi.EncodeProgram(parts)
@@ -266,6 +280,18 @@ func KernelImage(version, commandLine string, by ...uefi.Signer) ([]byte, error)
 	return uefi.EncodeProgram(append(parts, uefi.Part{Name: ".pcrsig", Data: signature}), by...)
 }
 
+// Measure has each start to come measure something more into a register, such as a
+// driver that somebody added.
+func (t *Trust) Measure(pcr int, data string) {
+	t.also = append(t.also, hashed(pcr, uefi.EventAction, []byte(data)))
+}
+
+// TurnSecureBootOn has each start to come be one with Secure Boot.
+func (t *Trust) TurnSecureBootOn() error {
+	t.lacks = ""
+	return t.write(efivarDir+"SecureBoot-"+globalVariable, []byte{6, 0, 0, 0, 1})
+}
+
 func publicPEM(s uefi.Signer) ([]byte, error) {
 	der, err := x509.MarshalPKIXPublicKey(s.Key.Public())
 	return pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), err
@@ -285,8 +311,11 @@ func (t *Trust) firstBoot() error {
 	if err := t.save(newHeader(), map[string]string{}); err != nil {
 		return err
 	}
-	ctx := context.Background()
-	if _, err := t.cryptenroll(ctx, sys.Command("systemd-cryptenroll", "--tpm2-device=auto", "--tpm2-pcrs=7", "--pretend-first", t.root)); err != nil {
+	ctx, pcrs := context.Background(), "7"
+	if t.lacks != "" {
+		pcrs = "2+4+7+12+13+15" // as the early boot has it
+	}
+	if _, err := t.cryptenroll(ctx, sys.Command("systemd-cryptenroll", "--tpm2-device=auto", "--tpm2-pcrs="+pcrs, "--pretend-first", t.root)); err != nil {
 		return err
 	}
 	key, err := t.cryptenroll(ctx, sys.Command("systemd-cryptenroll", "--unlock-tpm2-device=auto", "--recovery-key", t.root))

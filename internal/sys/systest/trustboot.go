@@ -39,7 +39,9 @@ func (t *Trust) Restart() (unlockedBy string, err error) {
 	} else if ok {
 		unlockedBy = "tpm"
 	}
-	early, err := json.Marshal(map[string]string{"mode": "run", "boot_disk": strings.TrimRight(t.root, "0123456789"), "root": t.root, "unlocked_by": unlockedBy})
+	early, err := json.Marshal(map[string]string{
+		"mode": "run", "boot_disk": strings.TrimRight(t.root, "0123456789"), "root": t.root, "unlocked_by": unlockedBy, "lacks": t.lacks,
+	})
 	if err != nil {
 		return "", err
 	}
@@ -81,6 +83,9 @@ func (t *Trust) measure() ([]uefi.Event, *uefi.Program, error) {
 	}
 	var last *uefi.Program
 	vouched := make(map[string]bool)
+	if t.lacks != "" {
+		db = nil // nothing is asked for
+	}
 	for _, name := range []string{loaderEFI, "/EFI/Linux/" + kernels[len(kernels)-1].Name()} {
 		p, started, err := t.start(name, db, vouched)
 		if err != nil {
@@ -88,6 +93,14 @@ func (t *Trust) measure() ([]uefi.Event, *uefi.Program, error) {
 		}
 		events, last = append(events, started...), p
 	}
+	if t.lacks != "" {
+		kernel := hashed(4, uefi.EventApplication, uefi.ImageEvent{Payload: true}.Encode())
+		if kernel.Digest, err = uefi.Payload(last); err != nil {
+			return nil, nil, err
+		}
+		events = append(events, kernel)
+	}
+	events = append(events, t.also...)
 	return append(events, hashed(11, uefi.EventIPL, []byte(".linux\x00"))), last, nil
 }
 
@@ -183,7 +196,11 @@ func (t *Trust) unseals(events []uefi.Event, kernel *uefi.Program) (bool, error)
 		return false, nil //nolint:nilerr // before the first boot
 	}
 	// In the initrd, before root is open, PCR 15 holds nothing.
-	values := map[int][32]byte{7: uefi.ReplayPCR(events, 7), 11: eleven, 15: {}}
+	values := make(map[int][32]byte)
+	for pcr := range 24 {
+		values[pcr] = uefi.ReplayPCR(events, pcr)
+	}
+	values[11] = eleven
 	for _, token := range h.TPM2Tokens() {
 		policy, key, err := reckon(token.TPM2, values)
 		if err != nil {

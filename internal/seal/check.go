@@ -1,19 +1,18 @@
-package early
+package seal
 
 import (
 	"strings"
 
 	"github.com/incusos/incusos/internal/sys"
+	"github.com/incusos/incusos/internal/uefi"
 )
 
 // A Problem is something about the machine that keeps it from starting.
 type Problem struct {
 	What string // what is missing
 	Do   string // what to change, and where
+	Lack Lack   // what it is, if the owner may choose to do without that
 }
-
-// globalVariable is EFI_GLOBAL_VARIABLE (UEFI 2.10, section 3.3).
-const globalVariable = "8be4df61-93ca-11d2-aa0d-00e098032b8c"
 
 // Check looks for what the security of the system rests on: UEFI firmware, an
 // enforcing Secure Boot with our keys, and a TPM 2.0.
@@ -31,14 +30,16 @@ func Check(files sys.Dir) []Problem {
 		problems = append(problems, Problem{
 			What: "Secure Boot is in setup mode: the keys were not enrolled",
 			Do:   "Start again with this medium, which enrols them. If that does not help, enrol the keys on its first partition (loader/keys/auto) by hand in the firmware setup.",
+			Lack: NoSecureBoot,
 		})
 	default:
 		problems = append(problems, Problem{
 			What: "Secure Boot is off",
 			Do:   "In the firmware setup, turn Secure Boot on. If the machine then refuses to start, put Secure Boot into \"setup mode\" (often \"clear keys\" or \"custom\") and start again: the keys enrol themselves.",
+			Lack: NoSecureBoot,
 		})
 	}
-	if version, err := files.ReadFile("/sys/class/tpm/tpm0/tpm_version_major"); err != nil || strings.TrimSpace(string(version)) != "2" {
+	if !hasTPM(files) {
 		problems = append(problems, Problem{
 			What: "there is no TPM 2.0",
 			Do:   "In the firmware setup, turn on the TPM (also called fTPM, PTT or security device) in version 2.0; in a virtual machine, add an emulated TPM 2.0.",
@@ -49,14 +50,11 @@ func Check(files sys.Dir) []Problem {
 
 // efiFlag reads a variable of one byte.
 func efiFlag(files sys.Dir, name string) bool {
-	b, err := sys.ReadVariable(files, name, globalVariable)
+	b, err := sys.ReadVariable(files, name, string(uefi.GlobalVariable))
 	return err == nil && len(b) == 1 && b[0] == 1
 }
 
-func explain(screen Console, problems []Problem) {
-	var lines []string
-	for _, p := range problems {
-		lines = append(lines, "This machine cannot be used: "+p.What+".", p.Do)
-	}
-	screen.Fail("IncusOS does not start", lines...)
+func hasTPM(files sys.Dir) bool {
+	version, err := files.ReadFile("/sys/class/tpm/tpm0/tpm_version_major")
+	return err == nil && strings.TrimSpace(string(version)) == "2"
 }
