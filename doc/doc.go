@@ -3,6 +3,7 @@
 //
 //	tutorial/   learn by doing
 //	how-to/     get one thing done
+//	explanation/ why things are as they are
 //	reference/  every field and every route; made from the code by ./generate
 //	examples/   seeds to start from
 //

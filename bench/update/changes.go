@@ -5,9 +5,11 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"iter"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/incusos/incusos/internal/publish"
 	"github.com/incusos/incusos/internal/verity"
@@ -67,6 +69,9 @@ func runs(r *rand.Rand, b []byte, count, total int) []byte {
 	return b
 }
 
+// kernel is the name of the kernel image among the images of a build.
+const kernel = "kernel"
+
 // builds returns the images of two builds.
 func builds(old, next string) (iter.Seq[change], error) {
 	before, err := publish.FindBuild(old)
@@ -77,13 +82,13 @@ func builds(old, next string) (iter.Seq[change], error) {
 	if err != nil {
 		return nil, err
 	}
-	files := map[string][2]string{"usr": {before.Usr, after.Usr}, "kernel": {before.UKI, after.UKI}}
+	files := map[string][2]string{"usr": {before.Usr, after.Usr}, kernel: {before.UKI, after.UKI}}
 	for name, file := range after.Applications {
 		files[name] = [2]string{before.Applications[name], file}
 	}
 	var all []change
-	for name, f := range files {
-		c := change{name: name}
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		c, f := change{name: name}, files[name]
 		if f[0] != "" {
 			if c.old, err = os.ReadFile(f[0]); err != nil {
 				return nil, err

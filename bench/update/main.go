@@ -15,6 +15,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"text/tabwriter"
 	"time"
@@ -57,23 +58,33 @@ func run(ctx context.Context, o options) error {
 	}
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w, "change\twhole MB\tchunks MB\tfetched MB\tof whole\trequests\twritten MB\tseconds\t")
-	total := int64(0)
+	var all result
+	whole, cut := int64(0), int64(0)
 	for c := range changes {
 		r, err := measure(ctx, c, o)
 		if err != nil {
 			return fmt.Errorf("%s: %w", c.name, err)
 		}
-		total += r.fetched
-		fmt.Fprintf(w, "%s\t%.1f\t%.1f\t%.2f\t%.1f %%\t%d\t%.1f\t%.2f\t\n", c.name, mb(int64(len(c.new))), mb(chunked(c.old, c.new)), mb(r.fetched),
-			100*float64(r.fetched)/float64(len(c.new)), r.requests, mb(r.written), r.took.Seconds())
+		pieces := chunked(c.old, c.new)
+		row(w, c.name, int64(len(c.new)), pieces, r)
+		whole, cut = whole+int64(len(c.new)), cut+pieces
+		all = result{all.fetched + r.fetched, all.written + r.written, all.requests + r.requests, all.took + r.took}
+	}
+	if o.old != "" {
+		row(w, "together", whole, cut, all)
 	}
 	if err := w.Flush(); err != nil {
 		return err
 	}
 	if o.debs > 0 {
-		fmt.Printf("%.2f MB in all, %.2f times the %.2f MB of the packages\n", mb(total), float64(total)/float64(o.debs), mb(o.debs))
+		fmt.Printf("%.2f times the %.2f MB of the packages\n", float64(all.fetched)/float64(o.debs), mb(o.debs))
 	}
 	return nil
+}
+
+func row(w io.Writer, name string, whole, chunks int64, r result) {
+	fmt.Fprintf(w, "%s\t%.1f\t%.1f\t%.2f\t%.1f %%\t%d\t%.1f\t%.2f\t\n", name, mb(whole), mb(chunks), mb(r.fetched),
+		100*float64(r.fetched)/float64(whole), r.requests, mb(r.written), r.took.Seconds())
 }
 
 func mb(n int64) float64 { return float64(n) / 1e6 }

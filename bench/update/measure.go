@@ -45,6 +45,9 @@ func measure(ctx context.Context, c change, o options) (result, error) {
 		return result{}, err
 	}
 	old := []verity.Source{verity.Zeros(), {ReaderAt: bytes.NewReader(c.old), Size: int64(len(c.old))}}
+	if c.name == kernel {
+		old = append(old[:1], update.Shifted(c.old)...)
+	}
 	d := update.Download{Server: from, Release: release, Tally: new(fetch.Tally)}
 	before := written()
 	began := time.Now()

@@ -306,13 +306,13 @@ func repoPruneCommand() *cobra.Command {
 	c := changeCommand(&cobra.Command{
 		Use:     "prune REPO",
 		Short:   "Take old releases away, and files that nobody needs.",
-		Long:    "Take releases away that are not among the newest of any channel, and files that no release has.",
+		Long:    "Take releases away that are not among the newest of any channel, and files that no release has. Releases of\napplications alone stay and go with the system that they are for.",
 		Example: `  incusos repo prune --keys keys --keep 5 updates`,
 	}, "prune the repository", []string{"REPO"}, func(_ context.Context, a *repo.Author, _ []string) error {
 		_, err := publish.Drop(a, keep)
 		return err
 	})
-	c.Flags().IntVar(&keep, "keep", 5, "keep the `NUMBER` newest releases of each channel")
+	c.Flags().IntVar(&keep, "keep", 5, "keep the `NUMBER` newest systems of each channel, with the applications for them")
 	change := c.RunE
 	c.RunE = func(c *cobra.Command, args []string) error {
 		if err := change(c, args); err != nil {
@@ -388,7 +388,7 @@ it again to bring the copy up to date. If it is interrupted the copy is still wh
 	c.Flags().StringVar(&token, "token-file", "", "send the token in `FILE`")
 	c.Flags().StringArrayVar(&m.Channels, "channel", nil, "copy the releases in the channel `NAME`; repeatable; all if left out")
 	c.Flags().StringVar(&m.Architecture, "arch", "", "copy the files for one architecture, x86_64 or aarch64")
-	c.Flags().IntVar(&m.Newest, "newest", 0, "copy the `NUMBER` newest releases of each channel; 0 for all")
+	c.Flags().IntVar(&m.Newest, "newest", 0, "copy the `NUMBER` newest systems of each channel, with the applications for them; 0 for all")
 	return c
 }
 

@@ -21,7 +21,7 @@ type Mirroring struct {
 	Root         []byte   // what is trusted
 	Channels     []string // releases in one of these; none: all
 	Architecture string   // files for this one; "" for all
-	Newest       int      // only so many of each channel; 0: all
+	Newest       int      // only so many systems of each channel, with applications for them; 0: all
 	Now          time.Time
 }
 
@@ -96,14 +96,14 @@ func (m Mirroring) earlierRoots(ctx context.Context, newest []byte, seen map[str
 // wanted returns the files to copy.
 func (m Mirroring) wanted(c *repo.Catalog) []repo.File {
 	var all []repo.File
-	count := make(map[string]int)
+	count := make(newest)
 	for _, r := range c.Releases {
 		take := len(m.Channels) == 0 && m.Newest == 0
 		for channel := range r.Channels {
 			if len(m.Channels) > 0 && !slices.Contains(m.Channels, channel) {
 				continue
 			}
-			if count[channel]++; m.Newest == 0 || count[channel] <= m.Newest {
+			if m.Newest == 0 || count.among(m.Newest, channel, r) {
 				take = true
 			}
 		}

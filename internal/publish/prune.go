@@ -14,19 +14,32 @@ import (
 	"github.com/incusos/incusos/internal/sys"
 )
 
+// A newest counts the systems of each channel, from the newest release on.
+type newest map[string]int
+
+// among reports whether the next release of a channel is one of its newest systems, or
+// has applications alone for one of those.
+func (n newest) among(keep int, channel string, r repo.Release) bool {
+	if r.System() {
+		n[channel]++
+		return n[channel] <= keep
+	}
+	return n[channel] < keep
+}
+
 // Drop takes releases out of a repository that are not among the keep newest of
-// any channel. It returns their versions. The newest release stays whatever channel
-// it is in.
+// any channel; those of applications alone stay and go with the system that they are
+// for. It returns their versions. The newest release stays whatever channel it is in.
 func Drop(a *repo.Author, keep int) (dropped []string, err error) {
 	if keep < 1 {
 		return nil, fmt.Errorf("to keep %d releases of each channel leaves none; want 1 at least", keep)
 	}
-	count := make(map[string]int)
+	count := make(newest)
 	var kept []repo.Release
 	for i, r := range a.Releases { // newest first
 		needed := i == 0
 		for channel := range r.Channels {
-			if count[channel]++; count[channel] <= keep {
+			if count.among(keep, channel, r) {
 				needed = true
 			}
 		}

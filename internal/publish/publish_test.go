@@ -276,6 +276,42 @@ func TestPruneAndSweep(t *testing.T) {
 	}
 }
 
+// Applications that were released alone are no versions of the system: they do not push
+// the one out that they are for, and go with it.
+func TestApplicationsAreNoVersionsOfTheSystem(t *testing.T) {
+	h := newHouse(t)
+	for i := range 6 {
+		b := build(t, fmt.Sprintf("20261127120%d", i), image(byte(i), 10))
+		if i%3 != 0 { // two after each system
+			only, err := b.Only([]string{"incus"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			b = only
+		}
+		h.publish(b, "stable")
+	}
+	copied := filepath.Join(t.TempDir(), "copy")
+	m := publish.Mirroring{From: serve(t, h.dir, ""), Root: h.root(), Newest: 1, Now: time.Now()}
+	if _, _, err := publish.Mirror(t.Context(), copied, m); err != nil {
+		t.Fatal(err)
+	}
+	var dropped []string
+	h.change(func(a *repo.Author) (err error) {
+		dropped, err = publish.Drop(a, 1)
+		return err
+	})
+	if want := "[202611271202 202611271201 202611271200]"; fmt.Sprint(dropped) != want {
+		t.Errorf("dropped %v, want %s", dropped, want)
+	}
+	files := tree(t, copied)
+	for i := range 6 {
+		if has := strings.Contains(files, fmt.Sprintf("targets/20261127120%d", i)); has != (i >= 3) {
+			t.Errorf("release %d is copied: %v", i, has)
+		}
+	}
+}
+
 // repository reads a repository as a machine does.
 func repository(t *testing.T, h *house) *repo.Catalog {
 	t.Helper()

@@ -106,6 +106,12 @@ func (r Release) For(architecture string) []File {
 	return files
 }
 
+// System reports whether the release has a system, and not applications alone for the
+// system of the release before it.
+func (r Release) System() bool {
+	return slices.ContainsFunc(r.Files, func(f File) bool { return f.Kind == KindUsr })
+}
+
 // File returns the file with that path.
 func (r Release) File(name string) (File, bool) {
 	i := slices.IndexFunc(r.Files, func(f File) bool { return f.Path == name })

@@ -24,7 +24,7 @@ type Fetched struct {
 	Download
 	Files        sys.Dir
 	Disk         Disk
-	ESP          ESP // has kernels of which a new one is made
+	ESP          ESP    // has kernels of which a new one is made
 	Architecture string // as repositories call it
 	Wish         Wish   // which applications to take from the release
 }

@@ -74,7 +74,7 @@ func (f Fetched) kernel(ctx context.Context, uki repo.File) ([]byte, error) {
 		sources = append(sources, verity.Source{ReaderAt: bytes.NewReader(begun), Size: int64(len(begun))})
 	}
 	for _, b := range old {
-		sources = append(sources, shifted(b)...)
+		sources = append(sources, Shifted(b)...)
 	}
 	_, err = f.Make(ctx, uki, out, sources)
 	b, readErr := io.ReadAll(io.NewSectionReader(out, 0, uki.Length))
@@ -92,9 +92,9 @@ func (f Fetched) kernel(ctx context.Context, uki repo.File) ([]byte, error) {
 	return b, nil
 }
 
-// shifted returns a kernel image as sources: where its initrd has another size, what is
+// Shifted returns a kernel image as sources: where its initrd has another size, what is
 // behind it lies at another place, by some multiple of the alignment of sections.
-func shifted(image []byte) (sources []verity.Source) {
+func Shifted(image []byte) (sources []verity.Source) {
 	for at := 0; at < min(verity.BlockSize, len(image)); at += sectionAlignment {
 		sources = append(sources, verity.Source{ReaderAt: bytes.NewReader(image[at:]), Size: int64(len(image) - at)})
 	}

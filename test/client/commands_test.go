@@ -86,6 +86,8 @@ func (m *machine) changes(t *testing.T, c debian.Client) []trial {
 		{Step: debian.Step{Do: "system kernel edit", In: "- cpu", Err: `body: is a list; want an object`}, then: m.holds(governor, "performance\n")},
 		{Step: debian.Step{Do: "system logging edit", In: "config: {syslog: {address: '192.0.2.14:514', protocol: tcp, log_format: rfc5424}, journal: {max_size: 256MiB}}"}},
 		{Step: debian.Step{Do: "system logging show", Out: `(?s)max_size: 256MiB$.*^  syslog_status: active$`}},
+		{Step: debian.Step{Do: "system update edit", In: "config: {urgent_from: high, paused: true}"}}, // fields of ours
+		{Step: debian.Step{Do: "system update show", Out: `(?s)^  paused: true$.*^  urgent_from: high$`}},
 		{Step: debian.Step{Do: "system update edit", In: "config: {channel: testing, check_frequency: never}"}, then: m.holds("root/var/lib/incus-os/update.json", "testing")},
 		{Step: debian.Step{Do: "system update edit", In: "config: {check_frequency: often}", Err: `config.check_frequency: "often" is no frequency`}},
 		{Step: debian.Step{Do: "system provider edit", In: "config: {name: images, config: {server_url: 'https://updates.example.net/incusos'}}"},
