@@ -70,10 +70,8 @@ type SecureBootCertificate struct {
 
 // Validate reports the first problem in c that can be seen from c alone.
 func (c SystemSecurityConfig) Validate() error {
-	for i, cert := range c.CustomCACerts {
-		if err := checkCertificate(cert); err != nil {
-			return Fieldf(fmt.Sprintf("custom_ca_certs[%d]", i), "%v; want one certificate in PEM", err)
-		}
+	if err := c.checkCertificates(); err != nil {
+		return err
 	}
 	if len(c.EncryptionRecoveryKeys) == 0 {
 		return Fieldf("encryption_recovery_keys", "is empty; want at least one key, or a machine whose TPM is lost is lost with it")
@@ -81,6 +79,15 @@ func (c SystemSecurityConfig) Validate() error {
 	for i, key := range c.EncryptionRecoveryKeys {
 		if strings.TrimSpace(string(key)) == "" {
 			return Fieldf(fmt.Sprintf("encryption_recovery_keys[%d]", i), "is empty")
+		}
+	}
+	return nil
+}
+
+func (c SystemSecurityConfig) checkCertificates() error {
+	for i, cert := range c.CustomCACerts {
+		if err := checkCertificate(cert); err != nil {
+			return Fieldf(fmt.Sprintf("custom_ca_certs[%d]", i), "%v; want one certificate in PEM", err)
 		}
 	}
 	return nil

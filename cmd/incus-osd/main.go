@@ -116,7 +116,7 @@ func first(host sys.Host) (daemon.First, error) {
 		return daemon.First{}, err
 	}
 	return daemon.First{
-		Network: f.Network, Kernel: f.Kernel, Logging: f.Logging, Update: f.Update, Provider: f.Provider,
+		Network: f.Network, Kernel: f.Kernel, Logging: f.Logging, Security: f.Security, Update: f.Update, Provider: f.Provider,
 		Incus: f.Incus, Services: f.Services.ByName(), Applications: f.Applications,
 		Images: images{f.Images}, Unused: f.Unused,
 	}, nil

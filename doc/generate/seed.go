@@ -32,6 +32,7 @@ var sections = []struct{ name, typ, note string }{
 	{"network", "SeedNetwork", "Without this section, and without `interfaces`, every network card asks for addresses by DHCP and listens\nto router advertisements."},
 	{"kernel", "SeedKernel", "Without this section the kernel is left as it is. [Tune the kernel](../how-to/tune-the-kernel.md) says more."},
 	{"logging", "SeedLogging", "Without this section the log stays on the machine. [Keep and send the log](../how-to/keep-and-send-the-log.md)\nsays more."},
+	{"security", "SeedSecurity", "Without this section the machine trusts the certificate authorities of its image, and shows no key. Recovery keys\nare not taken from a seed, which lies in the clear. [Unlock with the recovery key](../how-to/unlock-with-the-recovery-key.md)\nsays more."},
 	{"update", "SeedUpdate", "Without this section the machine looks in the channel stable every six hours, and waits for somebody to restart\nit. [Update a machine](../how-to/update-a-machine.md) says more."},
 	{"provider", "SeedProvider", "Without this section the machine knows no repository and does not update itself."},
 	{"services", "SeedServices", "Each service takes its part once, if nobody has configured it before. [Services](../how-to/services.md) says what\nthey do."},

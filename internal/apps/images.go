@@ -353,7 +353,8 @@ func (m *meter) Read(p []byte) (int, error) {
 // not take and still succeed, so that is looked at.
 func (a *Apps) refresh(ctx context.Context, want map[string]string) error {
 	if _, err := a.host.Exec.Run(ctx, sys.Command("systemd-sysext", "refresh", policy)); err != nil {
-		return fmt.Errorf("merging applications: %w", err)
+		return fmt.Errorf("merging applications: the image of one of %s was changed, is not signed for this machine, or is made for another release; see the log of systemd-sysext: %w",
+			strings.Join(slices.Sorted(maps.Keys(want)), ", "), err)
 	}
 	names, err := a.mergedNames(ctx)
 	if err != nil {

@@ -13,6 +13,7 @@
 //	lines.go   what a serial console is told     (pure)
 //	keys.go    which keys were typed             (pure)
 //	pages.go   looking at pages
+//	reveal.go  a secret for whoever is at the machine, as a QR code
 //	device.go  which consoles there are, and writing to them
 //	ask.go     a line typed on any of them
 //
@@ -91,7 +92,9 @@ func New(files sys.Dir, more ...io.Writer) *Console {
 	}
 	for _, w := range more {
 		put := func(b []byte) error { _, err := w.Write(b); return err }
-		c.serials = append(c.serials, open("the log", false, put))
+		log := open("the log", false, put)
+		log.kept = true
+		c.serials = append(c.serials, log)
 	}
 	return c
 }

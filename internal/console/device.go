@@ -42,6 +42,7 @@ func names(files sys.Dir) []string {
 type device struct {
 	name    string
 	replace bool // only the newest output matters
+	kept    bool // what it gets is kept somewhere: it gets no secrets
 	put     func([]byte) error
 
 	mu      sync.Mutex

@@ -38,6 +38,7 @@ type view struct {
 	failure     []string // a title and lines; none if all is well
 	pages       []Page   // that can be looked at
 	page        *shown   // that is looked at instead of all this; nil: none
+	secret      *secret  // that is shown instead, unless there is a failure; nil: none
 }
 
 // A row is one line of the screen.
@@ -46,8 +47,11 @@ type row struct{ style, text string }
 // draw returns what makes the screen show v, whatever it showed before.
 func (v view) draw() string {
 	rows := fit(v.head(), v.tail())
-	if v.page != nil {
+	switch {
+	case v.page != nil:
 		rows = v.lookAt(*v.page)
+	case v.secret != nil && v.failure == nil:
+		rows = v.secret.rows()
 	}
 	var b strings.Builder
 	b.WriteString(home)

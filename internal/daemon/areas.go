@@ -43,7 +43,7 @@ func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Opti
 		seed, seedErr = first()
 		if !appsDoc.get().Initialized { // the seed may be one for after a factory reset that did not come about
 			seedErr = errors.Join(seedErr, adopt(networkDoc, seed.Network), adopt(fallbackDoc, listener.Seeded(seed.Incus)),
-				adopt(kernelDoc, seed.Kernel), adopt(loggingDoc, seed.Logging),
+				adopt(kernelDoc, seed.Kernel), adopt(loggingDoc, seed.Logging), adopt(securityDoc, seededSecurity(seed.Security)),
 				adopt(updateDoc, seed.Update), adopt(providerDoc, seed.Provider))
 		}
 	}
@@ -58,6 +58,7 @@ func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Opti
 	outward := wireProxy(networks)
 	networks.network.Listens = func() []int { return portOf(fallbackDoc.get().ListenAddress) }
 	security := wireSecurity(m, securityDoc, gate)
+	display := &keyDisplay{wanted: seed.Security != nil && seed.Security.ShowRecoveryKey, screen: screen, security: security, log: log}
 	stores := storage.New(m)
 	services := wireServices(m, gate, networks.network, seed, &seedErr)
 	belongs := sets.Open(m.Files)
@@ -86,7 +87,7 @@ func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Opti
 			restore, taskArea, hosts, kernel, logging, networks, outward, fallback,
 			storageDoc.guard(stores), services, reported{appsDoc.guard(applications), door.Applications},
 			security, // binds root anew on a first start, which takes a while and nothing waits for
-			when, where,
+			when, where, display,
 			seedling, // when the others have taken from it what they want
 		},
 		Machine: rest.Machine{
@@ -103,7 +104,7 @@ func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Opti
 			Tasks:            tasks,
 			Update:           when,
 			Services:         services,
-			Actions:          actions(security.actions(), networks.actions(), updates.actions(when), driveActions(stores, tasks)),
+			Actions:          actions(security.actions(display.acknowledge), networks.actions(), updates.actions(when), driveActions(stores, tasks)),
 			Resources:        func(context.Context) (api.Resources, error) { return resources.Read(m.Files), nil },
 			Attest:           attestations(security.seal, hosts.Environment),
 			Audit:            log,

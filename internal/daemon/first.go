@@ -19,6 +19,7 @@ type First struct {
 	Network      *api.NetworkConfig        // nil: defaults
 	Kernel       *api.SystemKernelConfig   // nil: defaults
 	Logging      *api.SystemLoggingConfig  // nil: defaults
+	Security     *api.SeedSecurity         // nil: defaults
 	Update       *api.SystemUpdateConfig   // nil: defaults
 	Provider     *api.SystemProviderConfig // nil: no repository
 	Incus        *api.SeedIncus            // nil: defaults

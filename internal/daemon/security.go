@@ -87,12 +87,25 @@ func (d securityDocument) Set(config api.SystemSecurityConfig) error {
 	return d.seal.SaveKeys(config.EncryptionRecoveryKeys)
 }
 
-// actions are what can be done about security.
-func (a securityArea) actions() map[string]rest.Action {
+// seededSecurity is what a seed says of security, as it is saved.
+func seededSecurity(s *api.SeedSecurity) *securitySaved {
+	if s == nil {
+		return nil
+	}
+	return &securitySaved{CustomCACerts: s.CustomCACerts}
+}
+
+// actions are what can be done about security. When somebody says that the keys were
+// written down, acknowledged is told.
+func (a securityArea) actions(acknowledged func()) map[string]rest.Action {
 	const dir = "/1.0/system/security"
 	return map[string]rest.Action{
 		dir + "/:retrieved": func(context.Context, []byte) error {
-			return a.save(func(s *securitySaved) { s.RecoveryKeys = true })
+			err := a.save(func(s *securitySaved) { s.RecoveryKeys = true })
+			if err == nil {
+				acknowledged()
+			}
+			return err
 		},
 		"/1.0/debug/secureboot/:update": a.seal.UpdateDatabases,
 		dir + "/:remove-pin":            func(ctx context.Context, _ []byte) error { return a.seal.RemovePIN(ctx) },

@@ -112,6 +112,7 @@ type First struct {
 	Network      *api.NetworkConfig        // nil: defaults
 	Kernel       *api.SystemKernelConfig   // nil: defaults
 	Logging      *api.SystemLoggingConfig  // nil: defaults
+	Security     *api.SeedSecurity         // nil: defaults
 	Update       *api.SystemUpdateConfig   // nil: defaults
 	Provider     *api.SystemProviderConfig // nil: no repository
 	Incus        *api.SeedIncus            // nil: defaults
@@ -155,6 +156,8 @@ func Read(host sys.Host) (First, error) {
 	if logging != nil {
 		f.Logging = &logging.SystemLoggingConfig
 	}
+	security, _, securityErr := s.Security()
+	f.Security = security
 	update, _, updateErr := s.Update()
 	if update != nil {
 		f.Update = &update.SystemUpdateConfig
@@ -163,5 +166,5 @@ func Read(host sys.Host) (First, error) {
 	if provider != nil {
 		f.Provider = &provider.SystemProviderConfig
 	}
-	return f, errors.Join(err, kernelErr, loggingErr, updateErr, providerErr)
+	return f, errors.Join(err, kernelErr, loggingErr, securityErr, updateErr, providerErr)
 }

@@ -145,7 +145,7 @@ func must(t *testing.T, err error) {
 const done = "install: done on /dev/nvme0n1; remove the medium"
 
 func TestInstallWaitsForTheMediumToBeRemoved(t *testing.T) {
-	b := newBench(t, map[string]string{"install.yaml": "", "network.yaml": "dns: {hostname: node1}\n", "security.yaml": "channel: stable\n"})
+	b := newBench(t, map[string]string{"install.yaml": "", "network.yaml": "dns: {hostname: node1}\n", "operations-center.yaml": "channel: stable\n"})
 	b.heard = func(text string) {
 		if text != done {
 			return
@@ -173,8 +173,8 @@ func TestInstallWaitsForTheMediumToBeRemoved(t *testing.T) {
 	b.bootFrom(t, b.disks.Table("nvme0n1")[0].UUID)
 	first, err := provision.Read(b.Host)
 	must(t, err)
-	if first.Network == nil || first.Network.DNS.Hostname != "node1" || !slices.Equal(first.Unused, []string{"security"}) || first.Images.Has("install") {
-		t.Errorf("Read() = %+v, want the network, the unused security and no install", first)
+	if first.Network == nil || first.Network.DNS.Hostname != "node1" || !slices.Equal(first.Unused, []string{"operations-center"}) || first.Images.Has("install") {
+		t.Errorf("Read() = %+v, want the network, the unused operations-center and no install", first)
 	}
 }
 
@@ -296,12 +296,12 @@ func TestReadOfAnInstalledSeed(t *testing.T) {
 		"logging.yaml":                        "syslog: {address: \"192.0.2.14:514\"}\n",
 		"provider.yaml":                       "name: images\nconfig: {server_url: \"https://updates.example.net\", token: abc}\n",
 		"update.json":                         `{"channel": "testing", "maintenance_windows": [{"start_hour": 1, "end_hour": 4}]}`,
-		"security.yaml":                       "anything",
+		"operations-center.yaml":              "anything",
 		"applications/incus_202601010000.raw": "image",
 	}))
 	first, err := provision.Read(host)
 	must(t, err)
-	if !slices.Equal(first.Applications, []string{"incus", "debug"}) || !slices.Equal(first.Unused, []string{"security"}) {
+	if !slices.Equal(first.Applications, []string{"incus", "debug"}) || !slices.Equal(first.Unused, []string{"operations-center"}) {
 		t.Errorf("applications %q, unused %q", first.Applications, first.Unused)
 	}
 	if first.Incus == nil || !first.Incus.ApplyDefaults || first.Network == nil || first.Network.DNS.Domain != "example.org" {

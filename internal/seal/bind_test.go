@@ -169,6 +169,34 @@ func TestPIN(t *testing.T) {
 	}
 }
 
+// Whoever has a copy of root's header from before a PIN was set gets past it. The machine
+// notices.
+func TestAHeaderFromBeforeThePINIsComplainedOf(t *testing.T) {
+	rig, trust, s := trusted(t)
+	before, err := rig.Host.Files.ReadFile("/dev/vda9")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.SetPIN(t.Context(), "314159"); err != nil {
+		t.Fatal(err)
+	}
+	if err := rig.Host.Files.PutFile("/dev/vda9", before); err != nil {
+		t.Fatal(err)
+	}
+	restarted(t, rig, trust, "tpm")
+	if err := s.Reconcile(t.Context()); err == nil || !strings.Contains(err.Error(), "nothing on the disk asks for it") {
+		t.Errorf("Reconcile() = %v, want a complaint of the header", err)
+	}
+	if err := s.SetPIN(t.Context(), "314159"); err != nil {
+		t.Fatal(err)
+	}
+	trust.TypePIN("314159")
+	restarted(t, rig, trust, "tpm")
+	if err := s.Reconcile(t.Context()); err != nil {
+		t.Errorf("Reconcile() = %v once the PIN was set again", err)
+	}
+}
+
 func TestRefusedPINs(t *testing.T) {
 	_, _, s := trusted(t)
 	for pin, want := range map[string]string{

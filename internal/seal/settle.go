@@ -66,6 +66,9 @@ func (s *Seal) settleBindings(ctx context.Context, b bindings) error {
 	if !b.has(b.live, b.pin) && !b.has(b.live, !b.pin) {
 		return nil // it was unlocked in a way that this release does not know
 	}
+	if b.pin && !slices.ContainsFunc(b.header.TPM2Tokens(), func(t luks.Token) bool { return t.TPM2.PIN }) {
+		return errors.New("a PIN was set, and nothing on the disk asks for it: root has a header from before that; find out who put it there, and set the PIN again: incusos os system security set-pin")
+	}
 	if b.pin && !b.has(b.next, true) {
 		return errors.New("the next start will measure another PCR 7, and root is not bound to it: somebody who knows the PIN has to set it again before the machine is restarted; incusos os system security set-pin")
 	}

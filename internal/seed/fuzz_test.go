@@ -67,6 +67,10 @@ func FuzzLogging(f *testing.F) {
 	fuzzDecode[api.SeedLogging](f, "syslog: {address: \"192.0.2.14:514\"}\njournal: {max_age: 2h}\n")
 }
 
+func FuzzSecurity(f *testing.F) {
+	fuzzDecode[api.SeedSecurity](f, "show_recovery_key: true\n", "encryption_recovery_keys: [\"correct-horse battery 9 staple\"]\n")
+}
+
 func FuzzArchive(f *testing.F) {
 	var b bytes.Buffer
 	s := &Seed{sections: map[string]section{"incus": {builtIn, "incus.yaml", []byte("version: \"1\"\n")}}}
@@ -100,7 +104,7 @@ func FuzzArchive(f *testing.F) {
 }
 
 func TestEveryFieldOfASectionHasAName(t *testing.T) {
-	for _, typ := range []reflect.Type{reflect.TypeFor[api.SeedInstall](), reflect.TypeFor[api.SeedNetwork](), reflect.TypeFor[api.NetworkInterface](), reflect.TypeFor[api.SeedKernel](), reflect.TypeFor[api.SeedLogging](), reflect.TypeFor[api.SeedUpdate](), reflect.TypeFor[api.SeedProvider]()} {
+	for _, typ := range []reflect.Type{reflect.TypeFor[api.SeedInstall](), reflect.TypeFor[api.SeedNetwork](), reflect.TypeFor[api.NetworkInterface](), reflect.TypeFor[api.SeedKernel](), reflect.TypeFor[api.SeedLogging](), reflect.TypeFor[api.SeedSecurity](), reflect.TypeFor[api.SeedUpdate](), reflect.TypeFor[api.SeedProvider]()} {
 		for _, name := range fields(typ, make(map[string]reflect.Type)) {
 			if name == "" || strings.ToLower(name) != name {
 				t.Errorf("%s has a field named %q", typ, name)

@@ -55,11 +55,11 @@ type Application struct {
 // handled and foreign name all sections there are: those with a getter below,
 // and those that this release passes on without reading them.
 func handled() []string {
-	return []string{"applications", "incus", "install", "kernel", "logging", "network", "provider", "services", "update"}
+	return []string{"applications", "incus", "install", "kernel", "logging", "network", "provider", "security", "services", "update"}
 }
 
 func foreign() []string {
-	return []string{"migration-manager", "operations-center", "security"}
+	return []string{"migration-manager", "operations-center"}
 }
 
 // Open reads the seed of host. A machine that was given nothing has an empty
@@ -119,6 +119,11 @@ func (s *Seed) Logging() (*api.SeedLogging, bool, error) {
 	return get[api.SeedLogging](s, "logging")
 }
 
+// Security returns the section `security`, and whether there is one.
+func (s *Seed) Security() (*api.SeedSecurity, bool, error) {
+	return get[api.SeedSecurity](s, "security")
+}
+
 // Services returns the section `services`, and whether there is one.
 func (s *Seed) Services() (*api.SeedServices, bool, error) {
 	return get[api.SeedServices](s, "services")
@@ -140,10 +145,11 @@ func (s *Seed) Check() error {
 	_, _, network := s.Network()
 	_, _, kernel := s.Kernel()
 	_, _, logging := s.Logging()
+	_, _, security := s.Security()
 	_, _, services := s.Services()
 	_, _, provider := s.Provider()
 	_, _, update := s.Update()
-	return errors.Join(install, list, incus, network, kernel, logging, services, provider, update)
+	return errors.Join(install, list, incus, network, kernel, logging, security, services, provider, update)
 }
 
 // get decodes a section. Its error names the medium, the file, and mostly the

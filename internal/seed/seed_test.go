@@ -111,7 +111,7 @@ func TestEmptyInstallCounts(t *testing.T) {
 func TestMediumOverridesSectionBySection(t *testing.T) {
 	for _, fstype := range []string{"vfat", "iso9660"} {
 		rig := machine(t,
-			archive(t, entry{"incus.yaml", "apply_defaults: true\n"}, entry{"network.yaml", "dns: {hostname: archive}\n"}, entry{"security.yaml", "anything"}),
+			archive(t, entry{"incus.yaml", "apply_defaults: true\n"}, entry{"network.yaml", "dns: {hostname: archive}\n"}, entry{"operations-center.yaml", "anything"}),
 			fstype,
 			entry{"network.json", `{"dns": {"hostname": "medium"}}`}, entry{"README.txt", "hello"}, entry{"._network.yaml", "\x00"})
 		s := open(t, rig)
@@ -126,8 +126,8 @@ func TestMediumOverridesSectionBySection(t *testing.T) {
 		if network.DNS.Hostname != "medium" || !incus.ApplyDefaults {
 			t.Errorf("%s: hostname %q, defaults %v; want the medium's network and the archive's incus", fstype, network.DNS.Hostname, incus.ApplyDefaults)
 		}
-		if got := s.Unused(); !slices.Equal(got, []string{"security"}) {
-			t.Errorf("%s: Unused() = %q, want security", fstype, got)
+		if got := s.Unused(); !slices.Equal(got, []string{"operations-center"}) {
+			t.Errorf("%s: Unused() = %q, want operations-center", fstype, got)
 		}
 		if n := rig.Host.Mounts.(*systest.DiskTools).Mounted(); n != 0 {
 			t.Errorf("%s: %d mounts are left", fstype, n)

@@ -29,7 +29,7 @@ var (
 	dataLabel       = regexp.MustCompile(`^root-[a-z0-9-]+[0-9]$|^root-[a-z0-9]+-[0-9]+$`)
 	signaturesLabel = regexp.MustCompile(`^root-.*-verity-sig$`)
 
-	withoutApplication = regexp.MustCompile(`degraded: .*application`)
+	withoutApplication = regexp.MustCompile(`degraded: applications: merging applications: the image of one of incus was changed, is not signed`)
 )
 
 // strangersApplication replaces the signature of the stored image of Incus by one of a
