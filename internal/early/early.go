@@ -73,10 +73,8 @@ func Run(ctx context.Context, host sys.Host, screen Console) error {
 	}
 	var lacks seal.Lack
 	if len(problems) > 0 {
-		if lacks = problems[0].Lack; !isMedium(disk) || lacks == seal.NoSecureBoot {
-			problems, err = tolerate(host, disk, problems)
-		}
-		if err != nil {
+		lacks = problems[0].Lack
+		if problems, err = tolerate(host, disk, problems); err != nil {
 			return err
 		}
 		if len(problems) > 0 {

@@ -61,11 +61,11 @@ func (l Lack) Warning() []string {
 	}
 }
 
-// ReadMark returns what the machine whose boot partition is device was installed without;
-// "" for one with everything. Wanted is what to look for.
-func ReadMark(host sys.Host, device string, wanted Lack) (marked bool, err error) {
+// ReadMark reports whether the machine whose boot partition is device was installed
+// without something.
+func ReadMark(host sys.Host, device string, without Lack) (marked bool, err error) {
 	err = onESP(host, device, "ro", func() error {
-		marked = host.Files.Exists(esp + "/" + wanted.Mark())
+		marked = host.Files.Exists(esp + "/" + without.Mark())
 		return nil
 	})
 	return marked, err
@@ -94,10 +94,11 @@ func Forget(host sys.Host, device string, lacks Lack) error {
 
 // FirstPCRs are the registers that root is bound to when it is made, in the form of
 // systemd-repart(8), --tpm2-pcrs=. What they hold then they will hold at the next start;
-// PCR 11 is added by signature.
+// PCR 11 is added by signature. PCR 15 comes in once there is a recovery key, which the
+// TPM has to help make after root was opened.
 func FirstPCRs(lacks Lack) string {
 	if lacks == NoSecureBoot {
-		return "2+4+7+12+13+15"
+		return "2+4+7+12+13"
 	}
 	return "7"
 }

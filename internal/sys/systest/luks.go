@@ -178,6 +178,10 @@ func (t *Trust) cryptenroll(_ context.Context, c sys.Cmd) ([]byte, error) {
 	}
 	var out []byte
 	added := -1
+	// Whoever asks is past the initrd's unlocking, and PCR 15 is not empty any more.
+	if e.byTPM && !slices.ContainsFunc(h.TPM2Tokens(), func(k luks.Token) bool { return !slices.Contains(k.TPM2.PCRs, 15) }) {
+		return nil, refuse("Failed to unseal secret using TPM2: Operation not permitted")
+	}
 	if e.tpm || e.password || e.recovery {
 		if !e.first && !e.byTPM && !slices.Contains(openers(secrets), digestOf(e.env["PASSWORD"])) {
 			return nil, refuse("Password from environment variable $PASSWORD did not work: Operation not permitted")

@@ -313,7 +313,7 @@ func (t *Trust) firstBoot() error {
 	}
 	ctx, pcrs := context.Background(), "7"
 	if t.lacks != "" {
-		pcrs = "2+4+7+12+13+15" // as the early boot has it
+		pcrs = "2+4+7+12+13" // as the early boot has it
 	}
 	if _, err := t.cryptenroll(ctx, sys.Command("systemd-cryptenroll", "--tpm2-device=auto", "--tpm2-pcrs="+pcrs, "--pretend-first", t.root)); err != nil {
 		return err
