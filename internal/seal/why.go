@@ -39,6 +39,7 @@ const (
 	whyPCR7    = "PCR 7 is another: Secure Boot was switched, or its certificates or its databases have changed, or the firmware measures them in another way"
 	whyEither  = "the kernel image is none that root is bound to, such as an older release (PCR 11); or " + whyPCR7
 	whyOpen    = "the boot loader or the kernel image is none that root is bound to (PCR 4 and 11); or a card or its firmware is another, or a driver was added (PCR 2); or something was given to the kernel (PCR 12 and 13); or " + whyPCR7
+	whyGiven   = "something was given to the kernel that is no part of its image, such as another command line (PCR 12 and 13)"
 	whyPCR11   = "no signature allows the kernel image that was started (PCR 11): it was changed, or it is none of ours"
 )
 
@@ -135,6 +136,16 @@ func measuredHere(files sys.Dir) facts {
 	return f
 }
 
+// given reports whether something was given to the kernel image that is no part of it.
+func given(files sys.Dir) bool {
+	for _, pcr := range []int{12, 13} {
+		if value, err := register(files, pcr); err == nil && value != unknown {
+			return true
+		}
+	}
+	return false
+}
+
 // whyLocked says in sentences why the TPM did not open device, from what
 // systemd-cryptsetup printed and from what was measured.
 func whyLocked(files sys.Dir, device, stderr string) string {
@@ -154,6 +165,9 @@ func whyLocked(files sys.Dir, device, stderr string) string {
 	var reasons []string
 	for _, t := range tokens {
 		r := refusal(t.TPM2, f)
+		if r == "" && f.open() && given(files) {
+			r = whyGiven
+		}
 		if r == "" {
 			return otherTPM
 		}

@@ -117,7 +117,7 @@ func anotherKernel(t *testing.T, m *vm.Machine) {
 		t.Fatal(err)
 	}
 	putOnESP(t, m, map[string][]byte{"EFI/Linux/IncusOS_" + version + ".efi": content})
-	locked(t, m)
+	locked(t, m, `PCR 4 and 11`)
 }
 
 // anotherCommandLine has the boot loader give the kernel image that is there another
@@ -137,15 +137,15 @@ func anotherCommandLine(t *testing.T, m *vm.Machine) {
 		"loader/entries/evil.conf": fmt.Appendf(nil, "title evil\nefi /EFI/Linux/%s\noptions %s evil=1\n", name, bytes.Trim(line, "\x00\n ")),
 		"loader/loader.conf":       []byte("timeout 0\neditor no\ndefault evil.conf\n"),
 	})
-	locked(t, m)
+	locked(t, m, `PCR 12 and 13`)
 }
 
 // locked expects the TPM to keep the key back, for what was started.
-func locked(t *testing.T, m *vm.Machine) {
+func locked(t *testing.T, m *vm.Machine, why string) {
 	t.Helper()
 	r := start(t, m, vm.Boot{NoSecureBoot: true})
 	expectNever(t, r, says.askKey)
-	if !r.Console.Seen(regexp.MustCompile(`PCR 4 and 11`)) {
+	if !r.Console.Seen(regexp.MustCompile(why)) {
 		t.Errorf("the machine does not say why:\n%s", r.Console.Tail(30))
 	}
 }
