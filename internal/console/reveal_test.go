@@ -159,19 +159,24 @@ func TestSecretIsOnConsolesOnly(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
+				on := func(name string) string {
+					mu.Lock()
+					defer mu.Unlock()
+					return seen[name]
+				}
 				var log bytes.Buffer
 				c := New(files, &log)
 				c.Show(Status{Name: "IncusOS", Version: "1"})
 				c.Reveal(time.Minute, "the recovery key", testKey, "Keep it.")
 				synctest.Wait()
 				for _, console := range []string{screenDevice, "/dev/ttyS0"} {
-					if got := seen[console]; !strings.Contains(got, testKey) || !strings.Contains(got, code(testKey)[10]) || !strings.Contains(got, "Keep it.") {
+					if got := on(console); !strings.Contains(got, testKey) || !strings.Contains(got, code(testKey)[10]) || !strings.Contains(got, "Keep it.") {
 						t.Errorf("%s does not show the key and its code: %q", console, got)
 					}
 				}
 				conceal(c)
 				synctest.Wait()
-				if got := seen[screenDevice]; strings.Contains(got, testKey) || !strings.Contains(got, "IncusOS") {
+				if got := on(screenDevice); strings.Contains(got, testKey) || !strings.Contains(got, "IncusOS") {
 					t.Errorf("the screen is %q, want how the machine is", got)
 				}
 				c.Close()
