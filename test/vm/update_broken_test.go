@@ -24,7 +24,7 @@ var broken = []struct {
 	{"the kernel panics", change{options: "rdinit=/nowhere"}, true, silent},
 	{"its daemon ends", change{usr: [2]string{"ExecStart=/usr/bin/incus-osd\n", "ExecStart=/usr/bin/incus-os \n"}}, false, silent},
 	{"nothing answers", change{options: "systemd.unit=sysinit.target"}, false, silent},
-	{"Incus does not start", change{options: "module_blacklist=overlay"}, false, regexp.MustCompile(`\bapplications: `)},
+	{"Incus does not start", change{options: "systemd.setenv=INCUS_DIR=/sys/incus"}, false, regexp.MustCompile(`\bapplications: `)},
 	{"the network is gone", change{options: "module_blacklist=virtio_net"}, false, regexp.MustCompile(`\bnetwork: `)},
 	{"the pool is not imported", change{options: "module_blacklist=zfs"}, false, regexp.MustCompile(`\bstorage: `)},
 }
