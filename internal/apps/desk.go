@@ -231,12 +231,10 @@ func (d *Desk) Switch(ctx context.Context, name, version string) error {
 	return err
 }
 
-// CheckUpdate refuses: this release knows no place to look at.
-func (d *Desk) CheckUpdate(_ context.Context, name string) error {
-	if _, err := d.document(name); err != nil {
-		return err
-	}
-	return api.Errorf(api.Unsupported, "this release does not look for updates; what is stored is in available_versions of the application")
+// Installed reports, as an api.Error, that an application is not installed.
+func (d *Desk) Installed(name string) error {
+	_, err := d.document(name)
+	return err
 }
 
 // Act refuses: there is no action yet that one application alone has.

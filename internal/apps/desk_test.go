@@ -382,7 +382,6 @@ func TestDocumentOfAnEarlierRelease(t *testing.T) {
 
 func TestWhatThisReleaseDoesNotDo(t *testing.T) {
 	_, o := ready(t)
-	refuses(t, o.CheckUpdate(t.Context(), "incus"), api.Unsupported, "does not look for updates")
 	refuses(t, o.Act(t.Context(), "incus", api.ApplicationAction{Action: "dance"}), api.Unsupported, `no action "dance"`)
 	_, err := o.Logs("incus", "dance")
 	refuses(t, err, api.Unsupported, `want "get-logs"`)

@@ -58,7 +58,19 @@ func appKinds(doc document[apps.Saved], a *apps.Apps) []task.Kind {
 }
 
 // desk answers for applications over the API.
-type desk struct{ *apps.Desk }
+type desk struct {
+	*apps.Desk
+	look func(context.Context, api.UpdateCheck) error // for updates
+}
+
+// CheckUpdate looks for updates of everything: what is newer of one application is so in
+// a release, whose images belong together.
+func (d desk) CheckUpdate(ctx context.Context, name string) error {
+	if err := d.Installed(name); err != nil {
+		return err
+	}
+	return d.look(ctx, api.UpdateCheck{})
+}
 
 func (d desk) Debug(_ context.Context, name, action string) (rest.Stream, error) {
 	write, err := d.Logs(name, action)

@@ -100,7 +100,7 @@ func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Opti
 			Provider:         where,
 			Security:         security,
 			Storage:          storageResource(storageDoc, stores),
-			Applications:     desk{apps.NewDesk(applications, tasks, appsDoc.err)},
+			Applications:     desk{apps.NewDesk(applications, tasks, appsDoc.err), updates.check},
 			Tasks:            tasks,
 			Update:           when,
 			Services:         services,

@@ -21,7 +21,7 @@ func (m Machine) applicationRoutes() []Route {
 		{Method: "POST", Path: one + "/:remove", About: "Stop an application and remove it with what it keeps. The primary one stays.", do: named(func(ctx context.Context, n string) error { return a.Remove(ctx, n) })},
 		{Method: "POST", Path: one + "/:restart", About: "Restart an application.", do: named(func(ctx context.Context, n string) error { return a.Restart(ctx, n) })},
 		{Method: "POST", Path: one + "/:factory-reset", About: "Make an application as it was first installed. What it kept is lost.", do: named(func(ctx context.Context, n string) error { return a.Reset(ctx, n) })},
-		{Method: "POST", Path: one + "/:check-update", About: "Look for a newer version of one application.", do: named(func(ctx context.Context, n string) error { return a.CheckUpdate(ctx, n) })},
+		{Method: "POST", Path: one + "/:check-update", About: "Look for a newer release, which is one of all applications. Fetching it is a task.", do: named(func(ctx context.Context, n string) error { return a.CheckUpdate(ctx, n) })},
 		{Method: "POST", Path: one + "/:switch-version", About: "Run another version that is stored.", Body: typeOf[api.ApplicationSwitch](),
 			do: named1(func(ctx context.Context, n string, s api.ApplicationSwitch) error { return a.Switch(ctx, n, s.Version) })},
 		{Method: "POST", Path: one + "/:action", About: "Do what only this application can.", Body: typeOf[api.ApplicationAction](),

@@ -64,6 +64,7 @@ func reads() []debian.Step {
 		{Do: "system provider show", Out: `^  name: images$`},
 		{Do: "system update show", Out: `^  needs_reboot: false$`},
 		{Do: "system update check --force", Err: `no repository is set; name one as config.server_url of /1.0/system/provider`},
+		{Do: "application check-update incus", Err: `no repository is set; name one as config.server_url of /1.0/system/provider`},
 		{Do: "system resources show", Out: `^  architecture: x86_64$`},
 		{Do: "system resources info", Out: `(?s)^System:$.*Pretend Machine`},
 		{Do: "system security show", Out: `(?s)^    local: .*=$.*^  secure_boot_enabled: true$.*^  tpm_status: ok$`},

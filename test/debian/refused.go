@@ -20,7 +20,6 @@ func Refused() []Step {
 		Step{Do: "system storage encrypt-drive --force", Err: emptyBody},
 		Step{Do: "system storage wipe-drive --force", Err: emptyBody},
 		Step{Do: "system storage import-encrypted-drive", Err: emptyBody},
-		Step{Do: "application check-update incus", Err: "this release does not look for updates; what is stored is in available_versions of the application"},
 		Step{Do: "application action incus", Err: `application "incus" has no action "", nor any other`},
 		Step{Do: "system network confirm", Err: "no change is waiting to be confirmed"},
 		Step{Do: "system security edit", In: "config: {encryption_recovery_keys: [one]}", Err: "config.encryption_recovery_keys[0]: has 3 characters; want 15 to 256"},
