@@ -436,7 +436,9 @@ func TestTurnThatIsWrittenOverIsNotTaken(t *testing.T) {
 		c := newCluster(2)
 		m := newMachine(t, c, name(0))
 		go func() {
-			time.Sleep(settles + 3*time.Second)
+			for !m.Files.Exists("/var/lib/incus-os/rolling.json") { // it is about to leave
+				time.Sleep(time.Millisecond)
+			}
 			c.set(board, `{"turns":[{"member":"node001","version":"202611280100","phase":"leaving","since":"2026-11-28T00:00:00Z"}]}`)
 		}()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
