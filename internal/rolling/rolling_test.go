@@ -27,8 +27,6 @@ const (
 
 	board = "user.incusos.rolling"
 	most  = "user.incusos.rolling.max_unavailable"
-
-	settles = 10 * time.Second // before a turn counts
 )
 
 // A cluster is what all members' Incus know. It compares an ETag and writes in two
