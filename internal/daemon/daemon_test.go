@@ -192,8 +192,19 @@ func start(t *testing.T, rig *systest.Rig, adjust func(*daemon.Options)) *runnin
 	m := &running{t: t, out: out, cancel: cancel, ended: make(chan error, 1)}
 	m.socket = rig.Host.Files.Path("/run/incus-os/unix.socket")
 	m.api = client.New(m.socket)
-	go func() { m.ended <- daemon.New(o).Run(ctx) }()
-	t.Cleanup(cancel)
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		m.ended <- daemon.New(o).Run(ctx)
+	}()
+	t.Cleanup(func() { // before the directory of the machine goes
+		cancel()
+		select {
+		case <-gone:
+		case <-time.After(20 * time.Second):
+			t.Error("the daemon does not end")
+		}
+	})
 	return m
 }
 
