@@ -32,11 +32,7 @@ const begunKernel = "/var/lib/incus-os/update-kernel.part"
 // Kernel implements Contents. Its command line names the root hash of the file
 // system, without which it would start nothing.
 func (f Fetched) Kernel(ctx context.Context) ([]byte, error) {
-	uki, err := f.one(repo.KindUKI, "os")
-	if err != nil {
-		return nil, err
-	}
-	usr, err := f.one(repo.KindUsr, "os")
+	usr, uki, err := f.system()
 	if err != nil {
 		return nil, err
 	}
@@ -48,6 +44,15 @@ func (f Fetched) Kernel(ctx context.Context) ([]byte, error) {
 		return nil, fmt.Errorf("%s starts another file system than %s", uki.Path, usr.Path)
 	}
 	return b, nil
+}
+
+// system returns the file system and the kernel image of a release.
+func (f Fetched) system() (usr, uki repo.File, err error) {
+	if usr, err = f.one(repo.KindUsr, "os"); err != nil {
+		return usr, uki, err
+	}
+	uki, err = f.one(repo.KindUKI, "os")
+	return usr, uki, err
 }
 
 // kernel makes a kernel image of what those on the boot partition have in common with

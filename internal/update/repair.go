@@ -32,11 +32,7 @@ type Repair struct {
 
 // Run repairs, and returns what it found damaged, in words.
 func (r Repair) Run(ctx context.Context, m Meter) (found []string, err error) {
-	usr, err := r.one(repo.KindUsr, "os")
-	if err != nil {
-		return nil, err
-	}
-	uki, err := r.one(repo.KindUKI, "os")
+	usr, uki, err := r.system()
 	if err != nil {
 		return nil, err
 	}

@@ -13,8 +13,7 @@ import (
 	"testing"
 	"time"
 
-	diskfs "github.com/diskfs/go-diskfs"
-	"github.com/diskfs/go-diskfs/backend/file"
+	"github.com/diskfs/go-diskfs/filesystem"
 
 	"github.com/incusos/incusos/api"
 	"github.com/incusos/incusos/internal/uefi"
@@ -132,9 +131,10 @@ func anotherCommandLine(t *testing.T, m *vm.Machine) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	name := onlyKernel(t, m)
+	var name string
+	onESP(t, m, func(fs filesystem.FileSystem) { name = kernelName(t, fs) })
 	putOnESP(t, m, map[string][]byte{
-		"loader/entries/evil.conf": fmt.Appendf(nil, "title evil\nefi /EFI/Linux/%s\noptions %s evil=1\n", name, bytes.Trim(line, "\x00\n ")),
+		"loader/entries/evil.conf": fmt.Appendf(nil, "title evil\nefi /%s\noptions %s evil=1\n", name, bytes.Trim(line, "\x00\n ")),
 		"loader/loader.conf":       []byte("timeout 0\neditor no\ndefault evil.conf\n"),
 	})
 	locked(t, m, `PCR 12 and 13`)
@@ -150,49 +150,17 @@ func locked(t *testing.T, m *vm.Machine, why string) {
 	}
 }
 
-func onlyKernel(t *testing.T, m *vm.Machine) string {
-	t.Helper()
-	d, err := diskfs.OpenBackend(file.New(openDisk(t, m.Disk("disk")), true))
-	if err != nil {
-		t.Fatal(err)
-	}
-	fs, err := d.GetFilesystem(1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	entries, err := fs.ReadDir("EFI/Linux")
-	if err != nil || len(entries) != 1 {
-		t.Fatalf("the kernel images: %v, %v", entries, err)
-	}
-	return entries[0].Name()
-}
-
 // putOnESP writes files to the boot partition of a machine that is switched off.
 func putOnESP(t *testing.T, m *vm.Machine, files map[string][]byte) {
 	t.Helper()
-	d, err := diskfs.OpenBackend(file.New(openDisk(t, m.Disk("disk")), false))
-	if err != nil {
-		t.Fatal(err)
-	}
-	fs, err := d.GetFilesystem(1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, content := range files {
-		if err := fs.Mkdir(path.Dir(name)); err != nil {
-			t.Fatal(err)
+	onESP(t, m, func(fs filesystem.FileSystem) {
+		for name, content := range files {
+			if err := fs.Mkdir(path.Dir(name)); err != nil {
+				t.Fatal(err)
+			}
+			put(t, fs, name, content)
 		}
-		f, err := fs.OpenFile(name, os.O_CREATE|os.O_RDWR|os.O_TRUNC)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := f.Write(content); err != nil {
-			t.Fatal(err)
-		}
-		if err := f.Close(); err != nil {
-			t.Fatal(err)
-		}
-	}
+	})
 }
 
 // usrRoot returns the root hash of /usr in the command line of a kernel image.

@@ -130,9 +130,10 @@ func kernelName(t *testing.T, fs filesystem.FileSystem) string {
 	return path.Join(linuxDir, entries[0].Name())
 }
 
+// put writes a file, in the place of one that is there.
 func put(t *testing.T, fs filesystem.FileSystem, name string, content []byte) {
 	t.Helper()
-	f, err := fs.OpenFile(name, os.O_CREATE|os.O_RDWR)
+	f, err := fs.OpenFile(name, os.O_CREATE|os.O_RDWR|os.O_TRUNC)
 	if err != nil {
 		t.Fatal(err)
 	}
