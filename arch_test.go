@@ -30,6 +30,7 @@ const layers = `
 	internal/host internal/network internal/storage internal/seal internal/update internal/apps internal/service internal/backup internal/debug internal/listener internal/proxy internal/resources internal/rolling
 	internal/seed internal/install internal/rest internal/console internal/metrics
 	internal/daemon internal/early internal/provision internal/publish internal/media internal/vm internal/keys internal/image internal/osctl
+	internal/publish/publishtest
 	cmd/*
 	test/vm/incus test/vm/iscsi test/vm/nvme test/vm/usbip test/debian
 	doc doc/* test/* bench bench/*

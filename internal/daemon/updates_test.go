@@ -3,9 +3,6 @@ package daemon
 import (
 	"bytes"
 	"context"
-	"crypto"
-	"crypto/ed25519"
-	"crypto/rand"
 	"fmt"
 	"io"
 	mathrand "math/rand/v2"
@@ -21,6 +18,7 @@ import (
 	"github.com/incusos/incusos/api"
 	"github.com/incusos/incusos/internal/apps"
 	"github.com/incusos/incusos/internal/publish"
+	"github.com/incusos/incusos/internal/publish/publishtest"
 	"github.com/incusos/incusos/internal/repo"
 	"github.com/incusos/incusos/internal/sets"
 	"github.com/incusos/incusos/internal/sys"
@@ -53,14 +51,7 @@ type site struct {
 
 func newSite(t *testing.T) *site {
 	t.Helper()
-	_, key, err := ed25519.GenerateKey(rand.Reader)
-	must(t, err)
-	roles := make(map[string]repo.RoleKeys)
-	for _, role := range repo.Roles() {
-		roles[role] = repo.RoleKeys{Threshold: 1, Keys: []crypto.PublicKey{key.Public()}}
-	}
-	dir, with := filepath.Join(t.TempDir(), "updates"), publish.Signing{Keys: []crypto.Signer{key}, Validity: repo.DefaultValidity()}
-	must(t, publish.Init(dir, nil, roles, with))
+	dir, with := publishtest.New(t)
 	built := t.TempDir()
 	buildInto(t, built)
 	build, err := publish.FindBuild(built)

@@ -1,16 +1,12 @@
 package daemon_test
 
 import (
-	"crypto"
-	"crypto/ed25519"
-	"crypto/rand"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -19,7 +15,7 @@ import (
 	"github.com/incusos/incusos/client"
 	"github.com/incusos/incusos/internal/daemon"
 	"github.com/incusos/incusos/internal/publish"
-	"github.com/incusos/incusos/internal/repo"
+	"github.com/incusos/incusos/internal/publish/publishtest"
 )
 
 // repository makes an empty repository and serves it. Seen is told of each request.
@@ -32,18 +28,7 @@ func repository(t *testing.T, seen func(*http.Request)) (root, address string) {
 // repositoryIn is repository, with the directory that it is in.
 func repositoryIn(t *testing.T, seen func(*http.Request)) (root, address, dir string) {
 	t.Helper()
-	_, key, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	roles := make(map[string]repo.RoleKeys)
-	for _, role := range repo.Roles() {
-		roles[role] = repo.RoleKeys{Threshold: 1, Keys: []crypto.PublicKey{key.Public()}}
-	}
-	dir = filepath.Join(t.TempDir(), "updates")
-	if err := publish.Init(dir, nil, roles, publish.Signing{Keys: []crypto.Signer{key}, Validity: repo.DefaultValidity()}); err != nil {
-		t.Fatal(err)
-	}
+	dir, _ = publishtest.New(t)
 	contents, err := publish.Show(t.Context(), dir)
 	if err != nil {
 		t.Fatal(err)

@@ -20,6 +20,7 @@ import (
 
 	"github.com/incusos/incusos/internal/fetch"
 	"github.com/incusos/incusos/internal/publish"
+	"github.com/incusos/incusos/internal/publish/publishtest"
 	"github.com/incusos/incusos/internal/repo"
 	"github.com/incusos/incusos/internal/verity"
 )
@@ -33,19 +34,8 @@ type house struct {
 
 func newHouse(t *testing.T) *house {
 	t.Helper()
-	_, key, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	h := &house{t, filepath.Join(t.TempDir(), "updates"), publish.Signing{Keys: []crypto.Signer{key}, Validity: repo.DefaultValidity()}}
-	all := make(map[string]repo.RoleKeys)
-	for _, role := range repo.Roles() {
-		all[role] = repo.RoleKeys{Threshold: 1, Keys: []crypto.PublicKey{key.Public()}}
-	}
-	if err := publish.Init(h.dir, nil, all, h.with); err != nil {
-		t.Fatal(err)
-	}
-	return h
+	dir, with := publishtest.New(t)
+	return &house{t, dir, with}
 }
 
 func (h *house) change(do func(*repo.Author) error) {

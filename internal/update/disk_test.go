@@ -3,9 +3,6 @@ package update_test
 import (
 	"bytes"
 	"context"
-	"crypto"
-	"crypto/ed25519"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	mathrand "math/rand/v2"
@@ -22,6 +19,7 @@ import (
 
 	"github.com/incusos/incusos/internal/fetch"
 	"github.com/incusos/incusos/internal/publish"
+	"github.com/incusos/incusos/internal/publish/publishtest"
 	"github.com/incusos/incusos/internal/repo"
 	"github.com/incusos/incusos/internal/sets"
 	"github.com/incusos/incusos/internal/sys"
@@ -86,18 +84,7 @@ func newBench(t *testing.T) *bench {
 // publish makes a repository of both releases and serves it.
 func (b *bench) publish() {
 	b.t.Helper()
-	_, key, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	roles := make(map[string]repo.RoleKeys)
-	for _, role := range repo.Roles() {
-		roles[role] = repo.RoleKeys{Threshold: 1, Keys: []crypto.PublicKey{key.Public()}}
-	}
-	dir, with := filepath.Join(b.t.TempDir(), "updates"), publish.Signing{Keys: []crypto.Signer{key}, Validity: repo.DefaultValidity()}
-	if err := publish.Init(dir, nil, roles, with); err != nil {
-		b.t.Fatal(err)
-	}
+	dir, with := publishtest.New(b.t)
 	for _, version := range []string{from, to} {
 		err := publish.Change(b.t.Context(), dir, with, func(a *repo.Author) error {
 			return publish.Publish(b.t.Context(), dir, a, b.build(version), publish.Terms{Channel: "stable", Percent: 100, Severity: "none"}, time.Now())

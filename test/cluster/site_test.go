@@ -4,9 +4,6 @@ package cluster_test
 
 import (
 	"bytes"
-	"crypto"
-	"crypto/ed25519"
-	"crypto/rand"
 	"fmt"
 	mathrand "math/rand/v2"
 	"net/http/httptest"
@@ -16,6 +13,7 @@ import (
 	"time"
 
 	"github.com/incusos/incusos/internal/publish"
+	"github.com/incusos/incusos/internal/publish/publishtest"
 	"github.com/incusos/incusos/internal/repo"
 	"github.com/incusos/incusos/internal/sys/systest"
 	"github.com/incusos/incusos/internal/verity"
@@ -31,14 +29,8 @@ type site struct {
 
 func newSite(t *testing.T) *site {
 	t.Helper()
-	_, key, err := ed25519.GenerateKey(rand.Reader)
-	must(t, err)
-	roles := make(map[string]repo.RoleKeys)
-	for _, role := range repo.Roles() {
-		roles[role] = repo.RoleKeys{Threshold: 1, Keys: []crypto.PublicKey{key.Public()}}
-	}
-	s := &site{dir: filepath.Join(t.TempDir(), "updates"), with: publish.Signing{Keys: []crypto.Signer{key}, Validity: repo.DefaultValidity()}}
-	must(t, publish.Init(s.dir, nil, roles, s.with))
+	dir, with := publishtest.New(t)
+	s := &site{dir: dir, with: with}
 	contents, err := publish.Show(t.Context(), s.dir)
 	must(t, err)
 	s.root = contents.Root
