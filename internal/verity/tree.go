@@ -105,6 +105,19 @@ func (t *Tree) check() error {
 			}
 		}
 	}
+	return t.ends(levels[0])
+}
+
+// ends compares how many digests there are with how many blocks the superblock speaks
+// of, which no digest has in it: it may name some fewer, or some more, without any block
+// of the tree being another.
+func (t *Tree) ends(leaves level) error {
+	from := leaves.first*BlockSize + int64(t.Blocks)*int64(len(Digest{}))
+	behind := t.bytes[from : (leaves.first+leaves.blocks)*BlockSize]
+	last := t.digest(leaves, int64(t.Blocks)-1)
+	if bytes.Equal(last, make([]byte, len(last))) || len(bytes.Trim(behind, "\x00")) > 0 {
+		return fmt.Errorf("verity: the superblock says %d blocks of data, and the tree has digests of another number", t.Blocks)
+	}
 	return nil
 }
 

@@ -150,6 +150,8 @@ func TestReadTreeSaysWhatIsWrong(t *testing.T) {
 		"another algorithm": {change(32, []byte("sha512")...), tree.Root, 1 << 20, "superblock differs at byte 35"},
 		"small blocks":      {change(64, 0, 2), tree.Root, 1 << 20, "superblock differs at byte 65"},
 		"no data":           {change(72, 0, 0), tree.Root, 1 << 20, "superblock says 0 blocks of data; want 1 to 16777216"},
+		"fewer blocks":      {change(72, 296&0xff, 296>>8), tree.Root, 1 << 20, "superblock says 296 blocks of data, and the tree has digests of another number"},
+		"more blocks":       {change(72, 316&0xff, 316>>8), tree.Root, 1 << 20, "superblock says 316 blocks of data, and the tree has digests of another number"},
 		"endless data":      {change(72, 255, 255, 255, 255, 255), tree.Root, 1 << 20, "superblock says 1099511627775 blocks of data"},
 		"endless salt":      {change(80, 1, 1), tree.Root, 1 << 20, "superblock says a salt of 257 bytes; want at most 256"},
 		"a large tree":      {tree.Bytes(), tree.Root, 16000, "a tree of 20480 bytes; want at most 16000"},
