@@ -3,12 +3,16 @@ package console
 import (
 	"bytes"
 	"errors"
+	"image"
 	"path"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/makiuchi-d/gozxing"
+	"github.com/makiuchi-d/gozxing/qrcode"
 
 	"github.com/incusos/incusos/internal/sys"
 )
@@ -35,69 +39,33 @@ func TestCodeIsRead(t *testing.T) {
 	}
 }
 
-// readCode reads a QR code of version 3 or 4 and level L, which have their bytes in one
-// block (ISO/IEC 18004, "Reference decode algorithm"); it corrects no errors.
+// readCode reads the code as one does that photographs a screen: from an image.
 func readCode(rows []string) (string, error) {
+	const pixels = 4 // for each module
 	dark := modules(rows)
-	size := len(dark) - 2*quiet
-	at := func(x, y int) bool { return dark[y+quiet][x+quiet] }
-	for i := range dark {
-		if dark[0][i] || dark[i][0] || dark[quiet-1][i] || dark[i][quiet-1] || dark[len(dark)-1][i] || dark[i][len(dark)-1] {
-			return "", errors.New("something dark is in the quiet zone")
-		}
-	}
-	version := (size - 17) / 4
-	if version < 3 || version > 4 || size != 17+4*version {
-		return "", errors.New("want a code of version 3 or 4")
-	}
-	var format int // beside the upper left finder pattern; the first two bits are the level, three are the mask
-	for _, x := range []int{0, 1, 2, 3, 4} {
-		format = format<<1 | bit(at(x, 8))
-	}
-	format ^= 0b10101
-	if format>>3 != 0b01 {
-		return "", errors.New("want level L")
-	}
-	invert := masks()[format&7]
-	var bits []int
-	for right := size - 1; right > 0; right -= 2 {
-		if right == 6 { // the vertical timing pattern
-			right--
-		}
-		for i := range size {
-			y := i
-			if (size-1-right+bit(right < 6))/2%2 == 0 {
-				y = size - 1 - i
-			}
-			for _, x := range []int{right, right - 1} {
-				if !function(x, y, size) {
-					bits = append(bits, bit(at(x, y) != invert(x, y)))
-				}
+	size := len(dark)
+	for i := range quiet {
+		for j := range size {
+			if dark[i][j] || dark[j][i] || dark[size-1-i][j] || dark[j][size-1-i] {
+				return "", errors.New("something dark is in the quiet zone")
 			}
 		}
 	}
-	take := func(n int) (v int) {
-		for _, b := range bits[:n] {
-			v = v<<1 | b
+	shown := image.NewGray(image.Rect(0, 0, size*pixels, size*pixels))
+	for i := range shown.Pix {
+		if x, y := i%shown.Stride/pixels, i/shown.Stride/pixels; !dark[y][x] {
+			shown.Pix[i] = 0xff
 		}
-		bits = bits[n:]
-		return v
 	}
-	if mode := take(4); mode != 0b0100 {
-		return "", errors.New("want a code of bytes")
+	bitmap, err := gozxing.NewBinaryBitmapFromImage(shown)
+	if err != nil {
+		return "", err
 	}
-	var text []byte
-	for range take(8) {
-		text = append(text, byte(take(8)))
+	found, err := qrcode.NewQRCodeReader().Decode(bitmap, nil)
+	if err != nil {
+		return "", err
 	}
-	return string(text), nil
-}
-
-func bit(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
+	return found.GetText(), nil
 }
 
 // modules tells which modules are dark.
@@ -112,26 +80,6 @@ func modules(rows []string) [][]bool {
 		dark = append(dark, upper, lower)
 	}
 	return dark[:len(dark)-1] // the height of a code is odd
-}
-
-// function reports whether a module has no data: finder patterns with the format beside
-// them, timing patterns, and the one alignment pattern.
-func function(x, y, size int) bool {
-	alignment := func(v int) bool { return v >= size-9 && v <= size-5 }
-	return x < 9 && y < 9 || x < 9 && y >= size-8 || x >= size-8 && y < 9 || x == 6 || y == 6 || alignment(x) && alignment(y)
-}
-
-func masks() [8]func(x, y int) bool {
-	return [8]func(x, y int) bool{
-		func(x, y int) bool { return (x+y)%2 == 0 },
-		func(_, y int) bool { return y%2 == 0 },
-		func(x, _ int) bool { return x%3 == 0 },
-		func(x, y int) bool { return (x+y)%3 == 0 },
-		func(x, y int) bool { return (x/3+y/2)%2 == 0 },
-		func(x, y int) bool { return x*y%2+x*y%3 == 0 },
-		func(x, y int) bool { return (x*y%2+x*y%3)%2 == 0 },
-		func(x, y int) bool { return ((x+y)%2+x*y%3)%2 == 0 },
-	}
 }
 
 // A secret is on every console and in nothing that is kept, and goes off the screen in

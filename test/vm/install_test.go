@@ -21,13 +21,14 @@ func TestInstalledMachine(t *testing.T) {
 	tree := openTree(t) // before a machine waits for it
 	id := newIdentity(t)
 	m := newMachine(t)
-	r, ready := installed(t, m, newMedium(t, id, nil))
+	r, ready := installed(t, m, newMedium(t, id, showsKey(t)))
 	if !r.Console.Seen(says.enrolled) {
 		t.Errorf("the medium was started in setup mode and did not say that it enrolled its keys:\n%s", r.Console.Tail(30))
 	}
 
 	c := clientOf(r, id)
 	t.Run("Incus knows the seeded client", func(t *testing.T) { knowsClient(t, r, c) })
+	t.Run("the screen shows the recovery key as a code", func(t *testing.T) { keyOnScreen(t, m, r, c) })
 	t.Run("the system answers through Incus", func(t *testing.T) { answersThroughIncus(t, r, c, ready.Groups[1]) })
 	t.Run("its security is what it should be", func(t *testing.T) { secure(t, r, c) })
 	t.Run("its storage is what it should be", func(t *testing.T) { stored(t, r, c) })
