@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // tpmState is the file that swtpm keeps a TPM in.
@@ -29,4 +31,35 @@ func (m *Machine) prepareTPM(ctx context.Context) error {
 		return fmt.Errorf("making a TPM: %w; swtpm_setup said:\n%s", err, out)
 	}
 	return nil
+}
+
+// WithTPM starts the TPM of a machine that is switched off, without the machine, as who
+// makes TPMs does to put a certificate in one. Whoever connects to the unix socket that
+// do gets speaks to it in TPM commands; it is gone when do returns.
+func (m *Machine) WithTPM(ctx context.Context, do func(socket string) error) error {
+	if err := m.prepareTPM(ctx); err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp("", "tpm") // a short name, as for sockets
+	if err != nil {
+		return fmt.Errorf("starting the TPM: %w", err)
+	}
+	defer os.RemoveAll(dir) //nolint:errcheck // a socket at the most
+	socket := sockets{dir}.tpm()
+	p, err := m.opt.Exec.Start(ctx, m.tools.service("/usr/bin/swtpm", "socket", "--tpm2",
+		"--tpmstate", "dir="+m.path(tpmDir), "--server", "type=unixio,path="+socket, "--flags", "not-need-init,startup-clear",
+		"--log", "level=1,truncate,file="+m.path(swtpmLog)))
+	if err != nil {
+		return err
+	}
+	err = waitFor(ctx, "swtpm to open its socket", func() bool {
+		_, err := os.Stat(socket)
+		return err == nil
+	})
+	if err == nil {
+		err = do(socket)
+	}
+	err = errors.Join(err, p.Signal(unix.SIGTERM))
+	_ = p.Wait() // it was told to end
+	return err
 }

@@ -15,13 +15,16 @@ import (
 )
 
 // TestMachineProvesWhatItRuns has a machine prove twice what it runs, with a restart in
-// between: to the same key, the same root volume and the image that was built. Then its
-// disk is started with another TPM, which is another key.
+// between: to the same key, the same root volume and the image that was built. Its TPM
+// has a certificate of its maker, which is wanted, and another maker's is not taken for it.
 func TestMachineProvesWhatItRuns(t *testing.T) {
 	id := newIdentity(t)
 	m := newMachine(t)
+	made := newMaker(t, "maker of this TPM")
+	made.vouch(t, m)
 	r, _ := installed(t, m, newMedium(t, id, nil))
-	first := proof(t, r, id, attest.Demands{})
+	first := proof(t, r, id, attest.Demands{Makers: made.pool()})
+	t.Run("a TPM of another maker is refused", func(t *testing.T) { othersTPM(t, r, id) })
 	boundToTheImage(t, r, id)
 	if err := r.PowerOff(t.Context(), 20*time.Second); err != nil {
 		t.Fatal(err)
@@ -64,6 +67,19 @@ func proof(t *testing.T, r *vm.Running, id vm.Identity, d attest.Demands) attest
 		t.Errorf("the machine is refused: %v", err)
 	}
 	return report
+}
+
+// othersTPM demands of a machine a TPM of somebody who has not made it.
+func othersTPM(t *testing.T, r *vm.Running, id vm.Identity) {
+	nonce := []byte("thirty-two characters of a nonce")
+	var a api.Attestation
+	if err := clientOf(r, id).Get(within(t, r, time.Minute), "/os/1.0/system/security/attestation?nonce="+hex.EncodeToString(nonce), &a); err != nil {
+		t.Fatal(err)
+	}
+	report := attest.Verify(a, attest.Demands{Nonce: nonce, Makers: newMaker(t, "another maker").pool()})
+	if err := report.Refusal(); err == nil || !strings.Contains(err.Error(), "the certificate of the endorsement key") {
+		t.Errorf("the machine is refused with %v; want it to be for its certificate", err)
+	}
 }
 
 // boundToTheImage expects root to be bound by value to the kernel image that runs, a
