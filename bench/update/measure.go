@@ -54,7 +54,29 @@ func measure(ctx context.Context, c change, o options) (result, error) {
 	if _, err := d.Make(ctx, image, out, old); err != nil {
 		return result{}, err
 	}
-	return result{d.Tally.Bytes.Load(), written() - before, d.Tally.Requests.Load(), time.Since(began)}, nil
+	r := result{fetched: d.Tally.Bytes.Load(), written: written() - before, requests: d.Tally.Requests.Load(), took: time.Since(began)}
+	r.least, err = copied(c.new)
+	if o.rate > 0 {
+		r.least = max(r.least, time.Duration(float64(r.fetched)/float64(o.rate*1e6)*float64(time.Second)))
+	}
+	return r, err
+}
+
+// copied returns how long the disk takes to be given an image that somebody has in
+// memory, and to have it: an update cannot take less.
+func copied(image []byte) (time.Duration, error) {
+	f, err := os.CreateTemp("", "bench-update-")
+	if err != nil {
+		return 0, err
+	}
+	defer os.Remove(f.Name()) //nolint:errcheck // a temporary file
+	defer f.Close()           //nolint:errcheck // a temporary file
+	began := time.Now()
+	if _, err := f.Write(image); err != nil {
+		return 0, err
+	}
+	err = f.Sync()
+	return time.Since(began), err
 }
 
 // written returns how many bytes this process has given to the kernel to write to
