@@ -65,7 +65,7 @@ func Wire(m sys.Host, screen *console.Console, first func() (First, error)) Opti
 	applications := newApps(m, appsDoc, belongs, seed, services, first, screen, gate, wake)
 	seedling := newSeedArea(m, seedErr, func() bool { return appsDoc.get().Initialized })
 	updates := newUpdates(m, updateDoc, providerDoc, installed{appsDoc, applications, belongs})
-	updates.machine, updates.bind = hosts.Environment, security.seal.Provide
+	updates.machine, updates.bind, updates.unlocks = hosts.Environment, security.seal.Provide, security.seal.Unlocks
 	updates.agent.Restart, updates.agent.Proxy = hosts.Reboot, outward.Through
 	tasks, taskArea := newTasks(m, screen, slices.Concat(appKinds(appsDoc, applications), updates.kinds(), driveKinds(stores)))
 	updates.tasks, updates.changed = tasks, func() { poke(wake) }

@@ -39,6 +39,7 @@ type updates struct {
 	apps     installed
 	machine  func(context.Context) (api.Environment, error)
 	bind     func(ctx context.Context, image io.ReaderAt, size int64) error // root to what a kernel measures
+	unlocks  func(image io.ReaderAt, size int64) error                      // says why root would not with a kernel
 	agent    *update.Agent
 	changed  func() // has the console drawn anew
 	member   *rolling.Member
@@ -156,8 +157,19 @@ func (u *updates) updater() (*update.Updater, error) {
 		Slots:   disk,
 		Records: u.agent.Records,
 		Sets:    u.apps.sets,
-		Bind:    func(ctx context.Context, uki []byte) error { return u.bind(ctx, bytes.NewReader(uki), int64(len(uki))) },
+		Bind:    u.provide,
+		Unlocks: func(version string) error {
+			uki, err := update.ESP{Host: u.host, Device: disk.ESP.Path}.Read(version)
+			if err != nil {
+				return err
+			}
+			return u.unlocks(bytes.NewReader(uki), int64(len(uki)))
+		},
 	}, nil
+}
+
+func (u *updates) provide(ctx context.Context, uki []byte) error {
+	return u.bind(ctx, bytes.NewReader(uki), int64(len(uki)))
 }
 
 func (u *updates) contents(from *fetch.Server, r repo.Release, amount func(done, total uint64)) (update.Contents, error) {
@@ -181,7 +193,7 @@ func (u *updates) repairs(from *fetch.Server, r repo.Release, amount func(done, 
 		return update.Repair{}, fmt.Errorf("partition %s is called %q; want %q: it cannot be repaired, but an update writes it anew", disk.Other.Usr.Path, disk.Other.Usr.Label, want)
 	}
 	fetched, err := u.fetched(disk, from, r, r.Version, amount)
-	return update.Repair{Fetched: fetched}, err
+	return update.Repair{Fetched: fetched, Bind: u.provide}, err
 }
 
 // fetched returns a release with the applications that a version of the system would

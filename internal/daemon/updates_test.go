@@ -132,6 +132,7 @@ func slotted(t *testing.T, s *site) (u *updates, running *atomic.Value, restarts
 		return api.Environment{OSVersion: version, MachineID: "a machine"}, nil
 	}
 	u.bind = func(context.Context, io.ReaderAt, int64) error { return nil }
+	u.unlocks = func(io.ReaderAt, int64) error { return nil }
 	u.agent.Restart = func(context.Context) error { restarts.Add(1); return nil }
 	u.agent.Healthy = func(context.Context) error { return nil }
 	u.tasks, err = task.Open(rig.Host.Files, nil, u.kinds()...)

@@ -338,59 +338,90 @@ func (s *Seal) agrees(ctx context.Context, u databaseUpdate, b bindings, expecte
 	return s.provide(ctx, b, start{pcr7: next, pcr11: b.live.pcr11})
 }
 
+// A coming is a start of a kernel image that is not what runs.
+type coming struct {
+	kernel program
+	at     start
+	bound  bindings
+}
+
+// foresee returns what a start of a kernel image of size bytes will measure, and what
+// root is bound to now. An error says why that image will not be started, or why nobody
+// can tell.
+func (s *Seal) foresee(image io.ReaderAt, size int64) (c coming, err error) {
+	if c.bound, err = s.bound(); err != nil {
+		return c, err
+	}
+	l, err := s.readLog()
+	if err != nil {
+		return c, err
+	}
+	if l.problem != nil {
+		return c, fmt.Errorf("what a start of the image will measure cannot be told: %w", l.problem)
+	}
+	c.kernel = program{file: "the image"}
+	if err := c.kernel.readFrom(image, size, true); err != nil {
+		return c, err
+	}
+	partition, err := s.readESP()
+	if err != nil {
+		return c, err
+	}
+	variables, err := s.variables(l.events)
+	if err != nil {
+		return c, err
+	}
+	live := c.bound.live
+	if err := s.willStart(c.kernel, variables, live.open()); err != nil {
+		return c, err
+	}
+	p, err := uefi.PredictPCR7(l.events, partition.next(l.events, variables, c.kernel))
+	if err != nil {
+		return c, err
+	}
+	c.at = start{pcr2: live.pcr2, pcr7: p.Value, pcr11: c.kernel.facts.pcr11}
+	if live.open() {
+		c.at.pcr4, err = partition.pcr4(l.events, c.kernel)
+	}
+	return c, err
+}
+
 // Provide binds root for starts of a kernel image that will be on the boot partition,
 // of size bytes, before it gets there. An error says why such a start would not unlock
 // by itself.
 func (s *Seal) Provide(ctx context.Context, image io.ReaderAt, size int64) error {
 	s.turn.Lock()
 	defer s.turn.Unlock()
-	b, err := s.bound()
+	c, err := s.foresee(image, size)
 	if err != nil {
 		return err
 	}
-	l, err := s.readLog()
-	if err != nil {
-		return err
-	}
-	if l.problem != nil {
-		return fmt.Errorf("what a start of the new image will measure cannot be told: %w", l.problem)
-	}
-	kernel := program{file: "the new image"}
-	if err := kernel.readFrom(image, size, true); err != nil {
-		return err
-	}
-	partition, err := s.readESP()
-	if err != nil {
-		return err
-	}
-	variables, err := s.variables(l.events)
-	if err != nil {
-		return err
-	}
-	if err := s.willStart(kernel, variables, b.live.open()); err != nil {
-		return err
-	}
-	p, err := uefi.PredictPCR7(l.events, partition.next(l.events, variables, kernel))
-	if err != nil {
-		return err
-	}
-	at := start{pcr2: b.live.pcr2, pcr7: p.Value, pcr11: kernel.facts.pcr11}
-	if b.live.open() {
-		if at.pcr4, err = partition.pcr4(l.events, kernel); err != nil {
-			return err
-		}
-	}
-	if b.live.pcr11 == unknown { // what it was reckoned to be does not fit this start either
+	at := c.at
+	if c.bound.live.pcr11 == unknown { // what it was reckoned to be does not fit this start either
 		at.pcr11 = unknown
 	}
-	if b.pin && !b.has(at, true) {
-		return errors.New("a start of the new image measures another PCR 7, and this machine asks for a PIN: remove it before the update, and set it again afterwards")
+	if c.bound.pin && !c.bound.has(at, true) {
+		return errors.New("a start of the image measures another PCR 7, and this machine asks for a PIN: remove it before the update, and set it again afterwards")
 	}
-	if err := s.provide(ctx, b, at); err != nil {
+	if err := s.provide(ctx, c.bound, at); err != nil {
 		return err
 	}
-	at.pcr11 = kernel.facts.pcr11
-	return s.unlocksWith(kernel, at, b)
+	return s.unlocks(c)
+}
+
+// Unlocks says why a start of a kernel image on the boot partition, of size bytes, would
+// not unlock root by itself. Where this start did not either, there is nothing to lose.
+func (s *Seal) Unlocks(image io.ReaderAt, size int64) error {
+	if s.unlockedBy() != ByTPM {
+		return nil
+	}
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	c, err := s.foresee(image, size)
+	if err != nil {
+		return err
+	}
+	return s.unlocks(c)
 }
 
 // willStart says why a kernel image would not be started: by firmware with Secure Boot,
@@ -402,28 +433,28 @@ func (s *Seal) willStart(kernel program, variables map[string][]byte, open bool)
 			return err
 		}
 		if why := unsigned(kernel, certificates); why != "" {
-			return fmt.Errorf("the system will not start with the new image: %s", why)
+			return fmt.Errorf("the system will not start with the image: %s", why)
 		}
 		return nil
 	}
 	if why := trusts(kernel, variables); why != "" {
-		return fmt.Errorf("the firmware will not start the new image: %s", why)
+		return fmt.Errorf("the firmware will not start the image: %s", why)
 	}
 	return nil
 }
 
-// unlocksWith says why root would not be unlocked by such a start, of kernel.
-func (s *Seal) unlocksWith(kernel program, at start, b bindings) error {
-	h, err := readHeader(s.host.Files, b.device)
+// unlocks says why root would not be unlocked by such a start.
+func (s *Seal) unlocks(c coming) error {
+	h, err := readHeader(s.host.Files, c.bound.device)
 	if err != nil {
 		return err
 	}
-	f, why := kernel.facts, noToken
-	f.start = at
+	f, why := c.kernel.facts, noToken
+	f.start = c.at
 	for _, t := range h.TPM2Tokens() {
 		if why = refusal(t.TPM2, f); why == "" {
 			return nil
 		}
 	}
-	return fmt.Errorf("a start of the new image would not unlock root: %s", why)
+	return fmt.Errorf("a start of the image would not unlock root: %s", why)
 }

@@ -87,7 +87,7 @@ func TestKeyRotation(t *testing.T) {
 		}
 		return err
 	}
-	if err := image("202602020000"); err == nil || !strings.Contains(err.Error(), `the firmware will not start the new image: db has no certificate for "CN=db 2"`) {
+	if err := image("202602020000"); err == nil || !strings.Contains(err.Error(), `the firmware will not start the image: db has no certificate for "CN=db 2"`) {
 		t.Fatalf("an image of the new key, before it is in db: %v", err)
 	}
 	if err := s.UpdateDatabases(t.Context(), revoke); err == nil || !strings.Contains(err.Error(), "dbx_1.auth: it would keep /EFI/Linux/IncusOS_202601010000.efi from being started, which is in use") {

@@ -95,6 +95,53 @@ func TestOlderReleasesDoNotUnlock(t *testing.T) {
 	restart(t, trust, "recovery key")
 }
 
+// A kernel image that was damaged is bound to no more after a start, and a machine says so
+// before it goes back to it. Mended, it is bound to again.
+func TestMendedImagesUnlock(t *testing.T) {
+	rig, trust, s := trusted(t)
+	const first, second = "202601010000", "202602020000"
+	if err := s.Reconcile(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	old, err := rig.Host.Files.ReadFile(systest.ESP + "/EFI/Linux/IncusOS_" + first + ".efi")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := image(t, rig, trust, second)
+	if err := s.Provide(t.Context(), bytes.NewReader(b), int64(len(b))); err != nil {
+		t.Fatal(err)
+	}
+	put(t, rig, second, b)
+	restart(t, trust, "tpm")
+	s = anew(t, rig)
+	unlocks := func() error { return s.Unlocks(bytes.NewReader(old), int64(len(old))) }
+	if err := unlocks(); err != nil {
+		t.Errorf("the version before: %v", err)
+	}
+	damaged := bytes.Replace(old, []byte("pretend kernel"), []byte("damaged kernel"), 1)
+	if bytes.Equal(damaged, old) {
+		t.Fatal("the image has nothing to damage")
+	}
+	put(t, rig, first, damaged)
+	restart(t, trust, "tpm")
+	s = anew(t, rig)
+	if err := s.Reconcile(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := unlocks(); err == nil || !strings.Contains(err.Error(), "would not unlock root: ") {
+		t.Errorf("the version before, after it was damaged: %v", err)
+	}
+	if err := s.Provide(t.Context(), bytes.NewReader(old), int64(len(old))); err != nil {
+		t.Fatal(err)
+	}
+	put(t, rig, first, old)
+	if err := unlocks(); err != nil {
+		t.Errorf("the version before, mended: %v", err)
+	}
+	drop(t, rig, second)
+	restart(t, trust, "tpm")
+}
+
 // A machine that was bound to signatures alone, as the first start makes it, keeps the
 // image that it may go back to.
 func TestSignaturesAreReplacedForBothSlots(t *testing.T) {

@@ -43,6 +43,11 @@ func (u *Updater) GoBack() (version string, err error) {
 	if version == "" || running.Version == "" {
 		return "", ErrNothing
 	}
+	if u.Unlocks != nil {
+		if err := u.Unlocks(version); err != nil {
+			return "", fmt.Errorf("version %s would not unlock the disk by itself, so that it is not gone back to; a repair may mend it: %w", version, err)
+		}
+	}
 	r = r.clone()
 	r.Failed[u.Running] = Failure{Reason: Asked}
 	if r.Version == u.Running { // it was being tried, which is over

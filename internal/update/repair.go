@@ -28,6 +28,10 @@ var ErrOther = errors.New("the repository has another build of this version than
 // that runs too: a block of its slot is either right, or nobody could read it.
 type Repair struct {
 	Fetched // its disk has the slot to repair as the other one
+
+	// Bind is an Updater's. A kernel that is damaged measures something else, so that a
+	// start meanwhile has taken away what the whole one unlocked the disk by.
+	Bind func(ctx context.Context, uki []byte) error
 }
 
 // Run repairs, and returns what it found damaged, in words.
@@ -51,11 +55,21 @@ func (r Repair) Run(ctx context.Context, m Meter) (found []string, err error) {
 		return found, err
 	}
 	more, err := r.applications(ctx, m)
-	if found = append(found, more...); err != nil || whole {
+	if found = append(found, more...); err != nil {
 		return found, err
 	}
-	if has, err = r.Kernel(ctx); err != nil {
-		return found, err
+	if !whole {
+		if has, err = r.Kernel(ctx); err != nil {
+			return found, err
+		}
+	}
+	if r.Bind != nil {
+		if err := r.Bind(ctx, has); err != nil {
+			return found, fmt.Errorf("version %s would not unlock the disk: %w", r.Version(), err)
+		}
+	}
+	if whole {
+		return found, nil
 	}
 	return append(found, "the kernel"), r.ESP.Replace(r.Version(), has)
 }

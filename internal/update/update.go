@@ -113,6 +113,10 @@ type Updater struct {
 	// Bind has the disk unlock for a start of this kernel too, or says why it would
 	// not. Nil: the disk needs nobody to unlock it.
 	Bind func(ctx context.Context, uki []byte) error
+
+	// Unlocks says why a start of a version that is there would not unlock the disk by
+	// itself. Nil: the disk needs nobody to unlock it.
+	Unlocks func(version string) error
 }
 
 // tries is how often a new version may start before the old one comes back.

@@ -1,6 +1,7 @@
 package update_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"slices"
@@ -154,6 +155,80 @@ func TestGoBack(t *testing.T) {
 	next, _ = b.agent(to, s, nil)
 	if err := next.Settle(t.Context()); err != nil || next.Status().Text != "Version "+to+" was found good" {
 		t.Errorf("%+v (%v)", next.Status(), err)
+	}
+}
+
+// A version that would ask for a recovery key is not gone back to.
+func TestGoingBackUnlocks(t *testing.T) {
+	b, s := updated(t)
+	a, restarts := b.agent(to, s, nil)
+	why := errors.New("it is none that root is bound to")
+	inner := a.Updater
+	a.Updater = func() (*update.Updater, error) {
+		u, err := inner()
+		u.Unlocks = func(version string) error {
+			if version != from {
+				t.Errorf("asked about version %s, want %s", version, from)
+			}
+			return why
+		}
+		return u, err
+	}
+	before, _ := b.entries(to)
+	if err := a.GoBack(t.Context(), true); !errors.Is(err, why) || *restarts != 0 {
+		t.Errorf("%d restarts (%v)", *restarts, err)
+	}
+	if after, _ := b.entries(to); after != before {
+		t.Errorf("the running version's entry is %+v, want %+v", after, before)
+	}
+	why = nil
+	if err := a.GoBack(t.Context(), true); err != nil || *restarts != 1 {
+		t.Errorf("%d restarts (%v)", *restarts, err)
+	}
+}
+
+// A repair binds the disk to the kernel of each version, whether that was damaged or is
+// whole again, before the boot partition has it.
+func TestRepairBinds(t *testing.T) {
+	b, s := updated(t)
+	a, _ := b.agent(to, s, nil)
+	kernel, err := b.esp().Read(to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	damaged := append([]byte("bad "), kernel...)
+	must(t, b.esp().Replace(to, damaged))
+	var bound [][]byte
+	var refused error
+	whole := false
+	inner := a.Repairs
+	a.Repairs = func(from *fetch.Server, r repo.Release, amount func(done, total uint64)) (update.Repair, error) {
+		repair, err := inner(from, r, amount)
+		repair.Bind = func(_ context.Context, uki []byte) error {
+			bound = append(bound, uki)
+			if there, err := b.esp().Read(to); r.Version == to && !whole && (err != nil || !bytes.Equal(there, damaged)) {
+				t.Errorf("bound after the kernel was written (%v)", err)
+			}
+			return refused
+		}
+		return repair, err
+	}
+	refused = errors.New("its signer is not trusted")
+	if err := a.Repair(t.Context(), nil); !errors.Is(err, refused) {
+		t.Errorf("the repair says %v", err)
+	}
+	if there, err := b.esp().Read(to); err != nil || !bytes.Equal(there, damaged) {
+		t.Errorf("a kernel that would not unlock the disk was written (%v)", err)
+	}
+	refused = nil
+	for _, whole = range []bool{false, true} {
+		bound = nil
+		if err := a.Repair(t.Context(), nil); err != nil {
+			t.Fatal(err)
+		}
+		if !slices.ContainsFunc(bound, func(uki []byte) bool { return bytes.Equal(uki, kernel) }) {
+			t.Errorf("bound to %d kernels, and not to that of %s", len(bound), to)
+		}
 	}
 }
 
