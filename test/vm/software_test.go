@@ -48,12 +48,20 @@ func TestWithoutTPM(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	t.Run("a second boot, of a copy of the disk", func(t *testing.T) {
+	t.Run("a second boot, of a copy of the disk, opens by itself", func(t *testing.T) {
 		r := start(t, clone(t, m), vm.Boot{NoTPM: true})
 		if _, err := r.Ready(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		softly(t, r, incus.New(fmt.Sprintf("https://127.0.0.1:%d", r.Port), id.TLS()))
+		c := incus.New(fmt.Sprintf("https://127.0.0.1:%d", r.Port), id.TLS())
+		softly(t, r, c)
+		sealedOff(t, r, c)
+		out := asRoot(t, r, c, `for pcr in 0 15; do echo "PCR $pcr: $(cat /sys/class/tpm/tpm0/pcr-sha256/$pcr)"; done
+echo "service: $(systemctl is-active incus-os-swtpm.service)"
+stat -c '%a %n' /run/incus-os/swtpm /run/incus-os/swtpm/*
+`)
+		expectIn(t, out, `^PCR 0: 0{64}$`, `^PCR 15: [0-9A-F]{64}$`, `^service: active$`, `^700 /run/incus-os/swtpm$`, `^600 .*/tpm2-00\.permall$`)
+		expectNotIn(t, out, `^PCR 15: 0{64}$`)
 	})
 	t.Run("another kernel image of ours does not unlock", func(t *testing.T) {
 		anotherKernel(t, clone(t, m), vm.Boot{NoTPM: true}, `PCR 11`)
