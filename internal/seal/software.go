@@ -193,7 +193,8 @@ func (p bootPartition) startedImage(files sys.Dir) (program, error) {
 	if err != nil {
 		return program{}, err
 	}
-	i := slices.IndexFunc(p.kernels, func(k program) bool { return strings.EqualFold(k.file, name) })
+	plain := func(name string) string { return counter.ReplaceAllString(name, ".efi") } // the boot loader counts in the name
+	i := slices.IndexFunc(p.kernels, func(k program) bool { return strings.EqualFold(plain(k.file), plain(name)) })
 	if i < 0 {
 		return program{}, fmt.Errorf("the kernel image that was started is %q, and that is not on the boot partition", name)
 	}

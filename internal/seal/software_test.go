@@ -71,6 +71,19 @@ func TestSoftwareTPMKnowsHowTheMachineWasStarted(t *testing.T) {
 	}
 }
 
+// The boot loader counts tries in the name of the kernel image, and says the one of before
+// or after that.
+func TestSoftwareTPMKnowsAnImageOnTrial(t *testing.T) {
+	rig := tpmless(t)
+	must(t, rig.Host.Files.Rename(systest.ESP+ranKernel, systest.ESP+"/EFI/Linux/IncusOS_202601010000+2-1.efi"))
+	for _, name := range []string{"IncusOS_202601010000+2-1.efi", "IncusOS_202601010000+3.efi", "IncusOS_202601010000.efi"} {
+		must(t, systest.StartedImage(rig.Host.Files, "/EFI/Linux/"+name))
+		if _, err := seal.StartSoftwareTPM(t.Context(), rig.Host, "/dev/vda1", false); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestSoftwareTPMIsTheSameAtEachStart(t *testing.T) {
 	rig := tpmless(t)
 	_, err := seal.StartSoftwareTPM(t.Context(), rig.Host, "/dev/vda1", true)
