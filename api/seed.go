@@ -20,7 +20,7 @@ type SeedInstall struct {
 // one of them at most. What is set and not lacking is refused. A machine that was
 // installed so is marked as not trusted, and says so as long as it is.
 type SeedInstallSecurity struct {
-	MissingTPM        bool `json:"missing_tpm,omitempty"`         // refused: this release has no TPM in software
+	MissingTPM        bool `json:"missing_tpm,omitempty"`         // there is no TPM 2.0, and one in software will do
 	MissingSecureBoot bool `json:"missing_secure_boot,omitempty"` // the firmware has no Secure Boot, or it is off
 }
 

@@ -100,6 +100,9 @@ func Run(ctx context.Context, host sys.Host, screen Console) error {
 	if err := merge(ctx, host); err != nil {
 		res.Warnings = append(res.Warnings, err.Error())
 	}
+	if err := seal.LeaveInitrd(host); err != nil {
+		return err
+	}
 	return save(host.Files, res)
 }
 
@@ -118,6 +121,9 @@ func isMedium(d sys.Disk) bool {
 // mountRoot unlocks the root partition, making it first if this is the first
 // boot, and mounts it at /sysroot. What it finds out is noted in res.
 func mountRoot(ctx context.Context, host sys.Host, screen Console, disk sys.Disk, res *Result) error {
+	if err := standIn(ctx, host, screen, disk, res); err != nil {
+		return err
+	}
 	root, err := rootPartition(ctx, host, screen, disk, res.Lacks)
 	if err != nil {
 		return err
@@ -135,6 +141,9 @@ func mountRoot(ctx context.Context, host sys.Host, screen Console, disk sys.Disk
 		return err
 	}
 	if err := host.Mounts.Mount("/dev/mapper/root", sysroot, "ext4", "nodev", "nosuid", "noexec"); err != nil {
+		return err
+	}
+	if err := seal.ConfirmLack(host.Files, sysroot, res.Lacks); err != nil {
 		return err
 	}
 	if err := seal.EnsureRecoveryKey(ctx, host, root.Path, recoveryKey); err != nil {

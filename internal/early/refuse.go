@@ -1,6 +1,7 @@
 package early
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/incusos/incusos/internal/seal"
@@ -37,6 +38,9 @@ func tolerate(host sys.Host, disk sys.Disk, problems []seal.Problem) ([]seal.Pro
 			return problems, nil
 		}
 	}
+	if problems[0].Lack == seal.NoTPM {
+		return nil, nil // Secure Boot has seen to what was started
+	}
 	if err := seal.CheckPrograms(host, esp.Path, certificates); err != nil {
 		return []seal.Problem{{
 			What: "Secure Boot is off, and what was started is not what it should be: " + err.Error(),
@@ -44,4 +48,22 @@ func tolerate(host sys.Host, disk sys.Disk, problems []seal.Problem) ([]seal.Pro
 		}}, nil
 	}
 	return nil, nil
+}
+
+// standIn starts the TPM in software of a machine that was installed to do without one.
+func standIn(ctx context.Context, host sys.Host, screen Console, disk sys.Disk, res *Result) error {
+	if res.Lacks != seal.NoTPM {
+		return nil
+	}
+	esp, ok := disk.Partition(espLabel)
+	if !ok {
+		return fmt.Errorf("the disk %s has no boot partition: none is labelled %s", disk.Path, espLabel)
+	}
+	_, hasRoot := disk.Partition(rootLabel)
+	warning, err := seal.StartSoftwareTPM(ctx, host, esp.Path, !hasRoot)
+	if warning != "" {
+		screen.Say("%s", warning)
+		res.Warnings = append(res.Warnings, warning)
+	}
+	return err
 }

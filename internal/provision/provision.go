@@ -37,8 +37,9 @@ const seedTimeout = 30 * time.Second
 func Install(ctx context.Context, host sys.Host, screen Screen) error {
 	s, want, err := installSeed(ctx, host, screen)
 	if err != nil {
-		for _, p := range seal.Check(host.Files) {
-			err = errors.Join(unfit(p), err) // what it would say next
+		problems := seal.Check(host.Files)
+		for _, p := range problems {
+			err = errors.Join(unfit(p, len(problems) == 1), err) // what it would say next
 		}
 		return err
 	}

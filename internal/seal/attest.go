@@ -33,6 +33,9 @@ func (s *Seal) Attest(_ context.Context, nonce, credential string) (a api.Attest
 	if !s.hasTPM() {
 		return a, api.Errorf(api.Conflict, "there is no TPM 2.0; turn it on in the firmware setup")
 	}
+	if s.early().Lacks == NoTPM {
+		return a, api.Errorf(api.Conflict, "the TPM of this machine is one in software, which anybody can have say anything: its word proves nothing to others")
+	}
 	s.tpmTurn.Lock()
 	defer s.tpmTurn.Unlock()
 	tpm, err := s.host.TPM.Open()

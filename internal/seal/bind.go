@@ -248,6 +248,9 @@ func (s *Seal) changePIN(ctx context.Context, pin string, decide func() error) e
 	if err != nil {
 		return err
 	}
+	if pin != "" && s.early().Lacks == NoTPM {
+		return api.Errorf(api.Conflict, "the TPM of this machine is one in software: whoever has the disk can try PINs for as long as they like; add a TPM first")
+	}
 	if b.live.open() && pin != "" {
 		return api.Errorf(api.Conflict, "Secure Boot is off: root is bound to each kernel image, so that every update would have to ask for the PIN; turn Secure Boot on first")
 	}

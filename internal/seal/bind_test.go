@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -173,8 +174,13 @@ func TestPIN(t *testing.T) {
 // notices.
 func TestAHeaderFromBeforeThePINIsComplainedOf(t *testing.T) {
 	rig, trust, s := trusted(t)
-	before, err := rig.Host.Files.ReadFile("/dev/vda9")
+	f, err := rig.Host.Files.Open("/dev/vda9")
 	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	before := make([]byte, 16<<20) // of a device that is as large as a real one
+	if _, err := io.ReadFull(f, before); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.SetPIN(t.Context(), "314159"); err != nil {

@@ -39,7 +39,7 @@ type bootLog struct {
 // machine; a log that does not fit is a problem in it.
 func (s *Seal) readLog() (bootLog, error) {
 	var l bootLog
-	raw, err := readAtMost(s.host.Files, measurements, maxLog)
+	raw, err := readAtMost(s.host.Files, eventLog(s.host.Files), maxLog)
 	if errors.Is(err, fs.ErrNotExist) {
 		l.problem = errors.New("the firmware left no log of what it measured")
 		return l, nil
@@ -123,7 +123,8 @@ type program struct {
 	payload [sha256.Size]byte // digest of the kernel in a kernel image; zero if that is none
 	problem error             // why it is none; the rest is not known then
 
-	facts facts // of a kernel image: PCR 11 in the initrd, and what is signed of it
+	facts   facts               // of a kernel image: PCR 11 in the initrd, and what is signed of it
+	digests [][sha256.Size]byte // what of it is measured into PCR 11, in order
 }
 
 // A partition is what is on the boot partition.
@@ -274,9 +275,10 @@ func (p *program) readFrom(r io.ReaderAt, size int64, kernel bool) error {
 	if payload, err := uefi.Payload(pe); err == nil {
 		p.payload = payload // else it is not needed, or PredictPCR4 says so
 	}
-	if p.facts.pcr11, err = uefi.MeasureUKI(pe, uefi.PhaseInitrd); err != nil {
+	if p.digests, err = uefi.UKIDigests(pe); err != nil {
 		return err
 	}
+	p.facts.pcr11 = uefi.ReplayDigests(p.digests, uefi.PhaseInitrd)
 	if p.facts.key, err = pe.Text(".pcrpkey", maxSmallFile); err != nil {
 		return err
 	}

@@ -43,6 +43,7 @@ func Check(files sys.Dir) []Problem {
 		problems = append(problems, Problem{
 			What: "there is no TPM 2.0",
 			Do:   "In the firmware setup, turn on the TPM (also called fTPM, PTT or security device) in version 2.0; in a virtual machine, add an emulated TPM 2.0.",
+			Lack: NoTPM,
 		})
 	}
 	return problems

@@ -25,7 +25,10 @@ type Lack string
 // What a machine may lack, one at a time.
 const (
 	NoSecureBoot Lack = "secure boot"
+	NoTPM        Lack = "tpm" // it has one in software instead; see software.go
 )
+
+func allLacks() []Lack { return []Lack{NoSecureBoot, NoTPM} }
 
 const (
 	// fuseFile says on root what the machine has ever lacked, a line each.
@@ -38,20 +41,41 @@ const (
 // Mark is the name of the file on the boot partition by which the early boot knows that
 // the machine was installed without something; "" without a lack.
 func (l Lack) Mark() string {
-	if l == NoSecureBoot {
+	switch l {
+	case NoSecureBoot:
 		return "sb-disabled"
+	case NoTPM:
+		return "tpm-missing"
 	}
 	return ""
 }
 
 // Short says in a few words what a machine lacks.
-func (l Lack) Short() string { return "Secure Boot is off" }
+func (l Lack) Short() string {
+	if l == NoTPM {
+		return "the TPM is one in software"
+	}
+	return "Secure Boot is off"
+}
 
 // was is what is said once it lacks that no more.
-func (l Lack) was() string { return "Secure Boot was off at an earlier start" }
+func (l Lack) was() string {
+	if l == NoTPM {
+		return "the TPM was one in software at an earlier start"
+	}
+	return "Secure Boot was off at an earlier start"
+}
 
 // Warning says in sentences what the owner gives away.
 func (l Lack) Warning() []string {
+	if l == NoTPM {
+		return []string{
+			"There is no TPM 2.0, and the install seed allows that (security.missing_tpm).",
+			"A TPM in software takes its place. What that keeps lies on the boot partition of the same disk, and is not encrypted: whoever has the disk, or a copy of it, has the key of the disk. The encryption protects nothing from them.",
+			"Secure Boot goes on to start nothing but this system. But what was started cannot be shown to others, and there is no PIN.",
+			"The machine stays marked as not trusted, also with a TPM that is added later, until it is installed again or reset to factory settings with that.",
+		}
+	}
 	return []string{
 		"Secure Boot is off, and the install seed allows that (security.missing_secure_boot).",
 		"The firmware starts whatever it finds. The TPM gives the key of the disk to the boot loader and the kernel images of this system alone, which it knows by what was measured (PCR 2, 4, 7, 11, 12 and 13). But whoever was at the machine may have it start something that only looks like this system and asks for a recovery key: do not type one without a reason that you know.",
@@ -74,7 +98,7 @@ func ReadMark(host sys.Host, device string, without Lack) (marked bool, err erro
 // Forget takes away the marks of what a machine that starts for the first time does not
 // lack, after all or by now.
 func Forget(host sys.Host, device string, lacks Lack) error {
-	for _, l := range []Lack{NoSecureBoot} {
+	for _, l := range allLacks() {
 		marked, err := ReadMark(host, device, l)
 		if err != nil {
 			return err
@@ -83,7 +107,11 @@ func Forget(host sys.Host, device string, lacks Lack) error {
 			continue
 		}
 		err = onESP(host, device, "rw", func() error {
-			return errors.Join(host.Files.RemoveAll(esp+"/"+l.Mark()), host.Files.SyncDir(esp))
+			gone := []error{host.Files.RemoveAll(esp + "/" + l.Mark())}
+			if l == NoTPM {
+				gone = append(gone, host.Files.RemoveAll(keptTPM))
+			}
+			return errors.Join(append(gone, host.Files.SyncDir(esp))...)
 		})
 		if err != nil {
 			return fmt.Errorf("taking away the mark of a machine with less: %w", err)
@@ -203,8 +231,10 @@ func imageCertificates(files sys.Dir, dir string) ([]*x509.Certificate, error) {
 }
 
 // lacked returns what the machine has lacked at some start, as root has it.
-func (s *Seal) lacked() ([]Lack, error) {
-	b, err := readAtMost(s.host.Files, fuseFile, maxSmallFile)
+func (s *Seal) lacked() ([]Lack, error) { return lackedAt(s.host.Files, fuseFile) }
+
+func lackedAt(files sys.Dir, fuse string) ([]Lack, error) {
+	b, err := readAtMost(files, fuse, maxSmallFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -219,12 +249,13 @@ func (s *Seal) lacked() ([]Lack, error) {
 }
 
 // blow writes down for good what the machine lacks at this start.
-func (s *Seal) blow() error {
-	l := s.early().Lacks
+func (s *Seal) blow() error { return blowAt(s.host.Files, fuseFile, s.early().Lacks) }
+
+func blowAt(files sys.Dir, fuse string, l Lack) error {
 	if l == "" {
 		return nil
 	}
-	all, err := s.lacked()
+	all, err := lackedAt(files, fuse)
 	if err != nil || slices.Contains(all, l) {
 		return err
 	}
@@ -232,10 +263,10 @@ func (s *Seal) blow() error {
 	for _, have := range append(all, l) {
 		lines = fmt.Appendln(lines, have)
 	}
-	if err := s.host.Files.MkdirAll(keyDir, 0o700); err != nil {
+	if err := files.MkdirAll(path.Dir(fuse), 0o700); err != nil {
 		return err
 	}
-	if err := s.host.Files.WriteFile(fuseFile, lines, 0o400); err != nil {
+	if err := files.WriteFile(fuse, lines, 0o400); err != nil {
 		return fmt.Errorf("keeping that the machine is not to be trusted: %w", err)
 	}
 	return nil

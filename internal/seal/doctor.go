@@ -315,6 +315,9 @@ func (x examination) judge(d *api.SecureBootDoctor) {
 	case !x.secure:
 		find(false, "Secure Boot is off: the firmware starts anything, and the TPM cannot tell our images from others", "Turn it on in the firmware setup.")
 	}
+	if x.lacks == NoTPM {
+		find(false, "the TPM is one in software, as the machine was installed: whoever has the disk, or a copy of it, has its key, and what was measured is what this system says of itself", "Keep others from the disk. With a TPM 2.0 in the machine, install again or reset it to factory settings.")
+	}
 	if !x.tpm {
 		find(true, "there is no TPM 2.0", "Turn it on in the firmware setup.")
 	}

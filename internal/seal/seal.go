@@ -10,6 +10,7 @@
 //	start.go     what root is bound to, and how that is told
 //	check.go     in the initrd and the installer: whether the machine has what it needs
 //	degraded.go  what it may lack by its owner's wish, and what is done instead
+//	software.go  in the initrd: a TPM in software, for a machine without one
 //	attest.go    in the running system: what the TPM says to somebody far away
 //
 // A key leaves this package in three ways only: into a file that root alone can
@@ -117,8 +118,16 @@ func (s *Seal) doubts() ([]doubt, error) {
 	case !secure:
 		all = append(all, doubt{"Secure Boot is disabled", "turn it on in the firmware setup"})
 	}
+	software := s.early().Lacks == NoTPM
+	if software {
+		all = append(all, doubt{what: "using swtpm"})
+	}
 	if !s.hasTPM() {
-		all = append(all, doubt{"there is no TPM 2.0", "turn it on in the firmware setup"})
+		do := "turn it on in the firmware setup"
+		if software {
+			do = "it was one in software and has ended; restart the machine"
+		}
+		all = append(all, doubt{"there is no TPM 2.0", do})
 	} else if s.unlockedBy() == ByRecoveryKey {
 		all = append(all, doubt{"root was unlocked with the recovery key", "put back what was changed in the firmware setup and restart"})
 	}

@@ -63,6 +63,8 @@ func (s *Seal) tpm() api.TPMStatus {
 	switch {
 	case !s.hasTPM():
 		return api.TPMUnavailable
+	case s.early().Lacks == NoTPM:
+		return api.TPMSoftware
 	case s.unlockedBy() == ByRecoveryKey && !s.host.Files.Exists(reboundFile), s.pending():
 		return api.TPMMismatch
 	}

@@ -79,8 +79,9 @@ func Unlock(ctx context.Context, host sys.Host, device string, ask func(prompt s
 // systemd-cryptsetup printed when that failed, and is "" if it did not.
 func tryTPM(ctx context.Context, host sys.Host, device, pin string) (said string, err error) {
 	c := sys.Command(cryptsetup, "attach", volume, device, "-", byTPMOptions)
+	c.Env = measuring(host.Files)
 	if pin != "" {
-		c.Env = []string{"PIN=" + pin}
+		c.Env = append(c.Env, "PIN="+pin)
 	}
 	_, err = host.Exec.Run(ctx, c)
 	if exit, ok := errors.AsType[*sys.ExecError](err); ok {
@@ -119,7 +120,9 @@ func try(ctx context.Context, host sys.Host, device, key string) (refused string
 	if err := host.Files.WriteFile(typedKey, []byte(key), 0o600); err != nil {
 		return "", fmt.Errorf("handing the recovery key over: %w", err)
 	}
-	_, err = host.Exec.Run(ctx, sys.Command(cryptsetup, "attach", volume, device, typedKey, byKeyOptions))
+	c := sys.Command(cryptsetup, "attach", volume, device, typedKey, byKeyOptions)
+	c.Env = measuring(host.Files)
+	_, err = host.Exec.Run(ctx, c)
 	if err := host.Files.Remove(typedKey); err != nil {
 		return "", fmt.Errorf("taking the recovery key away: %w", err)
 	}

@@ -121,6 +121,17 @@ func BootPartition(d Dir) (string, error) {
 	return "/dev/disk/by-partuuid/" + path.Base(strings.ToLower(utf16Text(raw))), nil
 }
 
+// StartedImage returns the name of the kernel image that runs on the boot partition, with
+// slashes, such as "/EFI/Linux/IncusOS_202601010000.efi" (systemd-stub(7),
+// StubImageIdentifier). It is fs.ErrNotExist when it was started in another way.
+func StartedImage(d Dir) (string, error) {
+	raw, err := ReadVariable(d, "StubImageIdentifier", loader)
+	if err != nil {
+		return "", err
+	}
+	return path.Clean("/" + strings.ReplaceAll(utf16Text(raw), `\`, "/")), nil
+}
+
 // BootDisk returns the disk that the boot loader was started from. It is
 // fs.ErrNotExist when the loader did not say or the disk is gone.
 func BootDisk(d Dir) (Disk, error) {

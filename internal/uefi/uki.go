@@ -29,24 +29,44 @@ func measuredSections() []string {
 // (systemd-pcrphase-initrd.service(8)). The key of root is to be had only then.
 const PhaseInitrd = "enter-initrd"
 
-// MeasureUKI returns what PCR 11 holds once systemd-stub has started p and systemd
-// has come through the phases. Of each section its name is measured, with a zero
-// behind it, then what it has in memory.
-func MeasureUKI(p *Program, phases ...string) (value [sha256.Size]byte, err error) {
+// PhaseLeave is the word for when root is about to be switched to.
+const PhaseLeave = "leave-initrd"
+
+// UKIDigests returns what systemd-stub extends PCR 11 with when it starts p, in order. Of
+// each section its name is measured, with a zero behind it, then what it has in memory.
+func UKIDigests(p *Program) ([][sha256.Size]byte, error) {
+	var all [][sha256.Size]byte
 	for _, name := range measuredSections() {
 		s, ok := p.Section(name)
 		if !ok {
 			continue
 		}
-		value = extend(value, sha256.Sum256([]byte(name+"\x00")))
 		h := sha256.New()
 		if _, err := io.Copy(h, p.Reader(s)); err != nil {
-			return value, fmt.Errorf("measuring section %s: %w", name, err)
+			return nil, fmt.Errorf("measuring section %s: %w", name, err)
 		}
-		value = extend(value, [sha256.Size]byte(h.Sum(nil)))
+		all = append(all, sha256.Sum256([]byte(name+"\x00")), [sha256.Size]byte(h.Sum(nil)))
 	}
-	return AfterPhases(value, phases...), nil
+	return all, nil
 }
+
+// MeasureUKI returns what PCR 11 holds once systemd-stub has started p and systemd
+// has come through the phases.
+func MeasureUKI(p *Program, phases ...string) (value [sha256.Size]byte, err error) {
+	digests, err := UKIDigests(p)
+	return ReplayDigests(digests, phases...), err
+}
+
+// ReplayDigests returns what PCR 11 holds after these, and after the phases.
+func ReplayDigests(digests [][sha256.Size]byte, phases ...string) (value [sha256.Size]byte) {
+	for _, d := range digests {
+		value = extend(value, d)
+	}
+	return AfterPhases(value, phases...)
+}
+
+// PhaseDigest is what PCR 11 is extended with when systemd comes into a phase.
+func PhaseDigest(phase string) [sha256.Size]byte { return sha256.Sum256([]byte(phase)) }
 
 // Payload returns the Authenticode digest of the kernel that is a section of the UKI p.
 // Where Secure Boot is off, systemd-stub has the firmware start that like any program,
@@ -65,12 +85,12 @@ func Payload(p *Program) ([sha256.Size]byte, error) {
 
 // PhasesRunning are the words that PCR 11 is extended with until a system is up, in
 // order (systemd-pcrphase.service(8)).
-func PhasesRunning() []string { return []string{PhaseInitrd, "leave-initrd", "sysinit", "ready"} }
+func PhasesRunning() []string { return []string{PhaseInitrd, PhaseLeave, "sysinit", "ready"} }
 
 // AfterPhases returns what becomes of PCR 11 when systemd comes through phases.
 func AfterPhases(value [sha256.Size]byte, phases ...string) [sha256.Size]byte {
 	for _, phase := range phases {
-		value = extend(value, sha256.Sum256([]byte(phase)))
+		value = extend(value, PhaseDigest(phase))
 	}
 	return value
 }

@@ -130,8 +130,13 @@ func testUnits(t *testing.T, b *built) {
 			verify(r, units, regexp.MustCompile(`incus.service`))
 		}
 	}
-	// It lies in the /usr that the initrd mounts.
-	verify(b.initrd, unitsOf(t, "mkosi.images/initrd/mkosi.extra"), regexp.MustCompile(`Command /sysusr/usr/bin/incus-osd is not executable`))
+	// They lie in the /usr that the initrd mounts.
+	verify(b.initrd, unitsOf(t, "mkosi.images/initrd/mkosi.extra"), regexp.MustCompile(`Command /sysusr/usr/bin/(incus-osd|swtpm) is not executable`))
+	for _, file := range []string{"usr/bin/incus-osd", "usr/bin/swtpm", "usr/lib/x86_64-linux-gnu/swtpm/libswtpm_libtpms.so.0", "usr/lib/modules/*/kernel/drivers/char/tpm/tpm_vtpm_proxy.ko*"} {
+		if len(b.base.glob(t, file)) == 0 {
+			t.Errorf("the initrd would look for %s in /usr, which is not there", file)
+		}
+	}
 }
 
 // unitsOf returns the units, also those of which we have only a part, that a

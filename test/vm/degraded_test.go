@@ -55,7 +55,7 @@ func TestWithoutSecureBoot(t *testing.T) {
 	}
 
 	t.Run("a second boot", func(t *testing.T) { insecureAgain(t, clone(t, m), id) })
-	t.Run("another kernel image of ours does not unlock", func(t *testing.T) { anotherKernel(t, clone(t, m)) })
+	t.Run("another kernel image of ours does not unlock", func(t *testing.T) { anotherKernel(t, clone(t, m), vm.Boot{NoSecureBoot: true}, `PCR 4 and 11`) })
 	t.Run("another command line does not unlock", func(t *testing.T) { anotherCommandLine(t, clone(t, m)) })
 	t.Run("a kernel image that nobody signed is refused", func(t *testing.T) {
 		spoiled := clone(t, m)
@@ -106,7 +106,7 @@ func insecureAgain(t *testing.T, m *vm.Machine, id vm.Identity) {
 
 // anotherKernel puts a newer kernel image on the boot partition, signed by us and for the
 // /usr that is there, which no update has brought.
-func anotherKernel(t *testing.T, m *vm.Machine) {
+func anotherKernel(t *testing.T, m *vm.Machine, b vm.Boot, why string) {
 	releases := newReleases(t)
 	const version = "209901010000"
 	releases.made = filepath.Join(releases.work, version)
@@ -116,7 +116,7 @@ func anotherKernel(t *testing.T, m *vm.Machine) {
 		t.Fatal(err)
 	}
 	putOnESP(t, m, map[string][]byte{"EFI/Linux/IncusOS_" + version + ".efi": content})
-	locked(t, m, `PCR 4 and 11`)
+	locked(t, m, b, why)
 }
 
 // anotherCommandLine has the boot loader give the kernel image that is there another
@@ -137,13 +137,13 @@ func anotherCommandLine(t *testing.T, m *vm.Machine) {
 		"loader/entries/evil.conf": fmt.Appendf(nil, "title evil\nefi /%s\noptions %s evil=1\n", name, bytes.Trim(line, "\x00\n ")),
 		"loader/loader.conf":       []byte("timeout 0\neditor no\ndefault evil.conf\n"),
 	})
-	locked(t, m, `PCR 12 and 13`)
+	locked(t, m, vm.Boot{NoSecureBoot: true}, `PCR 12 and 13`)
 }
 
 // locked expects the TPM to keep the key back, for what was started.
-func locked(t *testing.T, m *vm.Machine, why string) {
+func locked(t *testing.T, m *vm.Machine, b vm.Boot, why string) {
 	t.Helper()
-	r := start(t, m, vm.Boot{NoSecureBoot: true})
+	r := start(t, m, b)
 	expectNever(t, r, says.askKey)
 	if !r.Console.Seen(regexp.MustCompile(why)) {
 		t.Errorf("the machine does not say why:\n%s", r.Console.Tail(30))

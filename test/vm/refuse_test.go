@@ -23,8 +23,9 @@ func TestMediumRefuses(t *testing.T) {
 		disk func(t *testing.T, m *vm.Machine)
 		says *regexp.Regexp
 	}{
-		"a machine without a TPM":      {boot: vm.Boot{NoTPM: true}, says: says.noTPM},
-		"a machine without SecureBoot": {boot: vm.Boot{NoSecureBoot: true}, says: says.mayNot},
+		"a machine without a TPM":       {boot: vm.Boot{NoTPM: true}, says: says.mayNotTPM},
+		"a TPM where the seed has none": {seed: "version: \"1\"\nsecurity: {missing_tpm: true}\n", says: says.nothingGained},
+		"a machine without SecureBoot":  {boot: vm.Boot{NoSecureBoot: true}, says: says.mayNot},
 		"a disk with a partition table": {
 			disk: func(t *testing.T, m *vm.Machine) { t.Helper(); occupy(t, m.Disk("disk"), "precious") },
 			says: says.occupied,

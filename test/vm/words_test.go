@@ -11,8 +11,9 @@ import "regexp"
 var says = struct {
 	enrolled, ready, kernel             *regexp.Regexp
 	noTPM, noSecureBoot, occupied       *regexp.Regexp
+	mayNotTPM, warnedTPM, untrustedTPM  *regexp.Regexp
 	malformed, corrupted, notAuthorised *regexp.Regexp
-	askKey, noKVM                       *regexp.Regexp
+	askKey, noKVM, nothingGained        *regexp.Regexp
 	reachable, byRecoveryKey            *regexp.Regexp
 	starting, firstStart                *regexp.Regexp
 	copying, copied                     *regexp.Regexp
@@ -23,6 +24,7 @@ var says = struct {
 	kernel:   regexp.MustCompile(`EFI stub: |Linux version |^\[ *\d+\.\d+\] |incus-os: `),
 
 	noTPM:        regexp.MustCompile(`\bincus-os: IncusOS does not start: .*there is no TPM 2\.0`),
+	mayNotTPM:    regexp.MustCompile(`\bincus-os: cannot install: this machine cannot be used: there is no TPM 2\.0`),
 	noSecureBoot: regexp.MustCompile(`\bincus-os: IncusOS does not start: .*Secure Boot is off`),
 	occupied:     regexp.MustCompile(`\bincus-os: cannot install: .* holds data \(`),
 	malformed:    regexp.MustCompile(`\bincus-os: cannot install: seed-data: install\.yaml:2:\d+: `),
@@ -40,10 +42,15 @@ var says = struct {
 	copying: regexp.MustCompile(`incus-os: installing incus\b`),
 	copied:  regexp.MustCompile(`incus-os: installing incus.*100`),
 
-	mayNot:    regexp.MustCompile(`\bincus-os: cannot install: this machine cannot be used: Secure Boot is off`),
-	warned:    regexp.MustCompile(`\bincus-os: this machine will not be trusted: Secure Boot is off`),
-	untrusted: regexp.MustCompile(`\bincus-os: not trusted: Secure Boot is off`),
-	unsigned:  regexp.MustCompile(`\bincus-os: IncusOS does not start: .*nobody has signed it`),
+	mayNot:       regexp.MustCompile(`\bincus-os: cannot install: this machine cannot be used: Secure Boot is off`),
+	warned:       regexp.MustCompile(`\bincus-os: this machine will not be trusted: Secure Boot is off`),
+	warnedTPM:    regexp.MustCompile(`\bincus-os: this machine will not be trusted: There is no TPM 2\.0`),
+	untrusted:    regexp.MustCompile(`\bincus-os: not trusted: Secure Boot is off`),
+	untrustedTPM: regexp.MustCompile(`\bincus-os: not trusted: the TPM is one in software`),
+
+	unsigned: regexp.MustCompile(`\bincus-os: IncusOS does not start: .*nobody has signed it`),
+
+	nothingGained: regexp.MustCompile(`\bincus-os: cannot install: .*security\.missing_tpm: is set .*nothing is gained by it`),
 
 	noKVM: regexp.MustCompile(`KVM`),
 }

@@ -17,7 +17,7 @@ import (
 type Machine struct {
 	SecureBoot string  `json:"secure_boot"` // "on", "off", "setup", or "absent" for no UEFI
 	TPM        bool    `json:"tpm"`         // a TPM 2.0 is there
-	Lacks      string  `json:"lacks"`       // what it was installed without, as package seal says it: "secure boot"
+	Lacks      string  `json:"lacks"`       // what it was installed without, as package seal says it: "secure boot", or "tpm" for one in software
 	Memory     uint64  `json:"memory"`      // bytes
 	Drives     []Drive `json:"drives"`
 	NICs       []NIC   `json:"nics"`

@@ -23,8 +23,8 @@ import (
 	"github.com/incusos/incusos/internal/sys"
 )
 
-// TPM models as much of a TPM as attestation asks for: it makes two keys, signs what
-// the kernel shows of its registers, and answers a challenge. It has no certificates.
+// TPM models as much of a TPM as we ask of one: it makes two keys, signs what the kernel
+// shows of its registers, extends them, and answers a challenge. It has no certificates.
 // Its keys come from what is in the file of its device, so that another content is
 // another TPM; test/vm asks a real emulator the same.
 type TPM struct{ files sys.Dir }
@@ -78,9 +78,9 @@ type tpmAuth struct {
 // handlesOf is how many handles come before the parameters of a command.
 func handlesOf(code tpm2.TPMCC) int {
 	switch code {
-	case tpm2.TPMCCCreatePrimary, tpm2.TPMCCNVReadPublic, tpm2.TPMCCQuote:
+	case tpm2.TPMCCCreatePrimary, tpm2.TPMCCNVReadPublic, tpm2.TPMCCQuote, tpm2.TPMCCPCRExtend:
 		return 1
-	case tpm2.TPMCCActivateCredential, tpm2.TPMCCStartAuthSession, tpm2.TPMCCPolicySecret:
+	case tpm2.TPMCCEvictControl, tpm2.TPMCCActivateCredential, tpm2.TPMCCStartAuthSession, tpm2.TPMCCPolicySecret:
 		return 2
 	}
 	return 0
@@ -133,6 +133,10 @@ func (t *tpmConn) Send(command []byte) ([]byte, error) {
 		if params = t.activate(c.params); params == nil {
 			return refusalOf(tpm2.TPMRCIntegrity), nil
 		}
+	case tpm2.TPMCCPCRExtend:
+		err = t.extend(c.handles[0], c.params)
+	case tpm2.TPMCCEvictControl:
+		err = t.keep(binary.BigEndian.Uint32(c.params))
 	case tpm2.TPMCCFlushContext:
 	case tpm2.TPMCCNVReadPublic:
 		return refusalOf(tpm2.TPMRCHandle), nil

@@ -83,7 +83,7 @@ func (t *Trust) measure() ([]uefi.Event, *uefi.Program, error) {
 	}
 	var last *uefi.Program
 	vouched := make(map[string]bool)
-	if t.lacks != "" {
+	if t.open() {
 		db = nil // nothing is asked for
 	}
 	for _, name := range []string{loaderEFI, "/EFI/Linux/" + kernels[len(kernels)-1].Name()} {
@@ -93,7 +93,7 @@ func (t *Trust) measure() ([]uefi.Event, *uefi.Program, error) {
 		}
 		events, last = append(events, started...), p
 	}
-	if t.lacks != "" {
+	if t.open() {
 		kernel := hashed(4, uefi.EventApplication, uefi.ImageEvent{Payload: true}.Encode())
 		if kernel.Digest, err = uefi.Payload(last); err != nil {
 			return nil, nil, err
@@ -156,7 +156,11 @@ func voucher(db []uefi.SignatureList, signers []*x509.Certificate) ([]byte, erro
 
 // record writes what the kernel and systemd show of a start.
 func (t *Trust) record(events []uefi.Event, kernel *uefi.Program) error {
-	if err := t.write("/sys/kernel/security/tpm0/binary_bios_measurements", uefi.EncodeEventLog(events)); err != nil {
+	log := "/sys/kernel/security/tpm0/binary_bios_measurements"
+	if t.lacks == "tpm" {
+		log = "/run/incus-os/measured.log" // the early boot writes it
+	}
+	if err := t.write(log, uefi.EncodeEventLog(events)); err != nil {
 		return err
 	}
 	eleven, err := uefi.MeasureUKI(kernel, uefi.PhaseInitrd)
