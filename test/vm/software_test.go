@@ -75,6 +75,9 @@ stat -c '%a %n' /run/incus-os/swtpm /run/incus-os/swtpm/*
 		})
 		locked(t, spoiled, vm.Boot{NoTPM: true}, `belongs to another TPM`)
 	})
+	t.Run("a TPM that is added does not unlock", func(t *testing.T) {
+		locked(t, clone(t, m), vm.Boot{}, `belongs to another TPM`)
+	})
 	t.Run("without the mark it does not start", func(t *testing.T) {
 		spoiled := clone(t, m)
 		onESP(t, spoiled, func(fs filesystem.FileSystem) {
