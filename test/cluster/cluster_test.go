@@ -4,6 +4,7 @@
 // themselves, one after the other. The machines are pretended; their incus-osd is the
 // real one, and so are the three incusd of Debian and the cluster that they form.
 //
+//	ahead_test.go    a version whose Incus waits for all to have it
 //	machine_test.go  a machine: incus-osd, incusd, and what its firmware and boot loader do
 //	site_test.go     the repository that they update from
 //	watch_test.go    what the cluster shows meanwhile
@@ -30,9 +31,9 @@ import (
 	"github.com/incusos/incusos/test/debian"
 )
 
-// Versions of the system: the one that all begin with, a good one, and one that does
-// not start.
-const first, good, bad = "202601010000", "202602010000", "202603010000"
+// Versions of the system: the one that all begin with, a good one, one with a newer
+// Incus, and one that does not start.
+const first, good, newer, bad = "202601010000", "202602010000", "202602150000", "202603010000"
 
 const (
 	boardKey = "user.incusos.rolling"
@@ -44,12 +45,13 @@ func TestRollingUpdates(t *testing.T) {
 		t.Fatal("only root can run Debian's incusd in namespaces of its own; run the tests with the tag vm as root")
 	}
 	machines := form(t)
-	site := newSite(t)
+	site := newSite(t, machines[0].server.Network)
 	for _, m := range machines {
 		m.updatesFrom(t, site)
 	}
 	t.Run("of two that write at once one is refused", func(t *testing.T) { swapped(t, machines) })
 	t.Run("one after the other", func(t *testing.T) { oneByOne(t, machines, site) })
+	t.Run("a newer Incus waits for all", func(t *testing.T) { ahead(t, machines, site) })
 	t.Run("a version that does not stay makes all pause", func(t *testing.T) { paused(t, machines, site) })
 }
 
@@ -183,7 +185,7 @@ func paused(t *testing.T, machines []*machine, s *site) {
 	m := restarting(t, machines)
 	m.off(t)
 	m.on(t)
-	eventually(t, 4*time.Minute, m.name+" to be back with what it had", func() error { return m.back(t, good) })
+	eventually(t, 4*time.Minute, m.name+" to be back with what it had", func() error { return m.back(t, newer) })
 	why := m.name + ": version " + bad + ": "
 	for _, one := range machines {
 		if s := one.clusterState(t); !strings.HasPrefix(s.Paused, why) || len(s.Turns) != 0 {
