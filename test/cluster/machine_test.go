@@ -290,18 +290,12 @@ func (m *machine) serves(t *testing.T) error {
 // holds reports whether an instance is on the machine.
 func (m *machine) holds(t *testing.T, name string) bool {
 	t.Helper()
-	return m.locates(t, name) == m.name
-}
-
-// locates returns the member that an instance is on, by the Incus of the machine.
-func (m *machine) locates(t *testing.T, name string) string {
-	t.Helper()
 	var one struct {
 		Location string `json:"location"`
 	}
 	_, err := m.door().Get(t.Context(), "/1.0/instances/"+name, &one)
 	must(t, err)
-	return one.Location
+	return one.Location == m.name
 }
 
 // A configuration is what is written down in a project.
