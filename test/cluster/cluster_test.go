@@ -44,8 +44,9 @@ func TestRollingUpdates(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Fatal("only root can run Debian's incusd in namespaces of its own; run the tests with the tag vm as root")
 	}
-	machines := form(t)
-	site := newSite(t, machines[0].server.Network)
+	network := newNetwork(t)
+	site := newSite(t, network) // before any program is started: see listenIn
+	machines := form(t, network)
 	for _, m := range machines {
 		m.updatesFrom(t, site)
 	}
@@ -55,14 +56,21 @@ func TestRollingUpdates(t *testing.T) {
 	t.Run("a version that does not stay makes all pause", func(t *testing.T) { paused(t, machines, site) })
 }
 
-// form makes the machines members of one cluster.
-func form(t *testing.T) []*machine {
+// newNetwork makes the network that the machines are in, a namespace, and returns its file.
+func newNetwork(t *testing.T) string {
 	t.Helper()
-	tree, programs, network := openTree(t), t.TempDir(), filepath.Join(t.TempDir(), "net")
-	run(t, "go", "build", "-o", programs, "../../cmd/incus-osd")
+	network := filepath.Join(t.TempDir(), "net")
 	must(t, os.WriteFile(network, nil, 0o600))
 	run(t, "unshare", "--net="+network, "ip", "link", "set", "lo", "up")
 	t.Cleanup(func() { run(t, "umount", network) })
+	return network
+}
+
+// form makes the machines members of one cluster.
+func form(t *testing.T, network string) []*machine {
+	t.Helper()
+	tree, programs := openTree(t), t.TempDir()
+	run(t, "go", "build", "-o", programs, "../../cmd/incus-osd")
 	var machines []*machine
 	for i := range 3 {
 		m := newMachine(t, fmt.Sprintf("node%d", i+1), fmt.Sprintf("127.0.0.%d:8443", i+2), programs, tree, network)

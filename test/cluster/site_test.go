@@ -52,7 +52,8 @@ func newSite(t *testing.T, network string) *site {
 }
 
 // listenIn listens on the loopback device of a network namespace. A listener stays in the
-// namespace that it was made in; the thread that was there is not used again.
+// namespace that it was made in; the thread that was there ends, and with it all that it
+// has started to end with it, as debian.Server does.
 func listenIn(network string) (l net.Listener, err error) {
 	f, err := os.Open(network)
 	if err != nil {
