@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"math/rand/v2"
 	"reflect"
 	"strings"
@@ -22,6 +23,8 @@ const (
 	ownTime = time.Minute
 	// peerTime is how long another member may take to say whether it serves.
 	peerTime = 3 * time.Second
+	// mostLooks is how often at most to see whether a turn stays given away.
+	mostLooks = 60
 	// lonely is how long nobody has to serve the cluster before a member believes that
 	// all others wait for it.
 	lonely = 10 * time.Minute
@@ -159,6 +162,37 @@ func (m *Member) waits(ctx context.Context, version string) error {
 		o.turn(name).Phase = api.RollingWaiting
 		return o
 	})
+}
+
+// confirm sees to it that a turn stays given away. When all members come back at once, so
+// many write that one may bring back what it has read before others wrote, and later than
+// a turn has to stand. It looks until nobody is at it any more.
+func (m *Member) confirm(ctx context.Context, version string) {
+	stale := func(t *api.RollingTurn) bool {
+		return t != nil && t.Phase == api.RollingReturning && t.Version == version
+	}
+	for quiet, looks := 0, 0; quiet < 2 && looks < mostLooks; looks++ {
+		if sleep(ctx, again/2+rand.N(again)) != nil { //nolint:gosec // not a secret
+			return
+		}
+		b, err := m.read(ctx)
+		switch {
+		case err != nil:
+		case stale(b.board.turn(b.name)):
+			quiet = 0
+			err = m.change(ctx, func(name string, o Board) Board {
+				if stale(o.turn(name)) {
+					return o.without(name)
+				}
+				return o
+			})
+		case len(b.board.Turns) == 0:
+			quiet++
+		}
+		if err != nil {
+			slog.DebugContext(ctx, "Cannot see whether a turn is over", "err", err)
+		}
+	}
 }
 
 // A lastOne finds out whether a member is the only one that is left with an old Incus.

@@ -265,11 +265,15 @@ func (m *Member) Return(ctx context.Context, verdict func(version string) error)
 	if err := m.end(ctx, was.Version, bad); err != nil {
 		return fmt.Errorf("giving the turn away: %w", err)
 	}
+	if err := m.forget(); err != nil {
+		return err
+	}
 	if m.waited {
 		m.waited = false
 		m.Say("Version %s runs, and all members of the cluster have an Incus as new as its", was.Version)
+		m.confirm(ctx, was.Version)
 	}
-	return m.forget()
+	return nil
 }
 
 // forget ends what this member was at.
