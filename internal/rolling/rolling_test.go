@@ -198,7 +198,11 @@ func newMachine(t *testing.T, c *cluster, name string) *machine {
 	}
 	m.Member = &rolling.Member{
 		Files: files, Incus: m.door, Now: time.Now,
-		Say:   func(format string, args ...any) { m.said = append(m.said, fmt.Sprintf(format, args...)) },
+		Say: func(format string, args ...any) {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			m.said = append(m.said, fmt.Sprintf(format, args...))
+		},
 		Power: func(context.Context) error { m.power++; return nil },
 		Peer:  func(address string) (rolling.Incus, error) { return door{c, strings.TrimSuffix(address, ":8443")}, nil },
 	}
