@@ -24,7 +24,7 @@ const layers = `
 	api
 	internal/sys client internal/uefi internal/luks
 	internal/sys/systest
-	internal/verity internal/repo internal/incus internal/attest
+	internal/verity internal/repo internal/incus internal/attest internal/token
 	internal/store internal/change internal/task internal/audit internal/fetch
 	internal/sets
 	internal/host internal/network internal/storage internal/seal internal/update internal/apps internal/service internal/backup internal/debug internal/listener internal/proxy internal/resources internal/rolling

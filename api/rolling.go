@@ -28,5 +28,6 @@ const (
 	RollingBeginning  RollingPhase = "beginning"
 	RollingLeaving    RollingPhase = "leaving" // its instances move, or are stopped
 	RollingRestarting RollingPhase = "restarting"
+	RollingWaiting    RollingPhase = "waiting"   // it runs the version, and its Incus serves nothing before all have a new one
 	RollingReturning  RollingPhase = "returning" // its instances come back
 )

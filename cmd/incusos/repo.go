@@ -2,18 +2,15 @@ package main
 
 import (
 	"context"
-	"crypto"
 	"errors"
 	"fmt"
 	"os"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/incusos/incusos/internal/fetch"
-	"github.com/incusos/incusos/internal/keys"
 	"github.com/incusos/incusos/internal/publish"
 	"github.com/incusos/incusos/internal/repo"
 )
@@ -29,110 +26,6 @@ A repository is a directory that any web server which answers range requests can
 serve as it is. Machines believe none of it but what the keys have signed.
 Upload the directory targets before metadata, and metadata/timestamp.json last.`
 	return c
-}
-
-// signing are the flags that say who signs.
-type signing struct {
-	dir     string
-	files   []string
-	expires int
-}
-
-func (s *signing) addFlags(c *cobra.Command) {
-	c.Flags().StringVar(&s.dir, "keys", "", "sign with the update key of the trust root in `DIR`")
-	c.Flags().StringArrayVar(&s.files, "sign-with", nil, "sign with the private key in `FILE` too (PEM, Ed25519 or ECDSA P-256); repeatable")
-	c.Flags().IntVar(&s.expires, "valid", 30, "let the repository expire after so many `DAYS` unless it is refreshed")
-}
-
-func (s *signing) load() (publish.Signing, error) {
-	out := publish.Signing{Validity: repo.DefaultValidity()}
-	if s.expires < 1 || s.expires > 365 {
-		return out, fmt.Errorf("--valid %d: want 1 to 365 days", s.expires)
-	}
-	out.Validity.Timestamp = time.Duration(s.expires) * 24 * time.Hour
-	if s.dir != "" {
-		root, err := keys.Load(s.dir)
-		if err != nil {
-			return out, err
-		}
-		key, err := root.Update.Signer()
-		if err != nil {
-			return out, err
-		}
-		out.Keys = append(out.Keys, key)
-	}
-	for _, name := range s.files {
-		key, err := keys.Signer(name)
-		if err != nil {
-			return out, err
-		}
-		out.Keys = append(out.Keys, key)
-	}
-	if len(out.Keys) == 0 {
-		return out, errors.New("no key to sign with; name a trust root with --keys, or a key with --sign-with")
-	}
-	return out, nil
-}
-
-// root returns the root that images built with the trust root carry; nil if no
-// trust root signs.
-func (s *signing) root() ([]byte, error) {
-	if s.dir == "" {
-		return nil, nil
-	}
-	r, err := keys.Load(s.dir)
-	if err != nil {
-		return nil, err
-	}
-	return r.UpdateRoot()
-}
-
-// roles are the flags that say which keys a role has.
-type roles struct {
-	keys       []string // ROLE=FILE
-	thresholds []string // ROLE=NUMBER
-}
-
-func (r *roles) addFlags(c *cobra.Command) {
-	c.Flags().StringArrayVar(&r.keys, "role", nil, "let the key in a file sign for a role, as `ROLE=FILE`: root, targets, snapshot or timestamp; repeatable")
-	c.Flags().StringArrayVar(&r.thresholds, "threshold", nil, "let a role need so many signatures, as `ROLE=NUMBER`; 1 if it is left out")
-}
-
-func (r *roles) parse() (map[string]repo.RoleKeys, error) {
-	all := make(map[string]repo.RoleKeys)
-	for _, s := range r.keys {
-		role, file, ok := strings.Cut(s, "=")
-		if !ok {
-			return nil, fmt.Errorf("--role %q: want ROLE=FILE, such as root=alice.pub", s)
-		}
-		key, err := keys.Public(file)
-		if err != nil {
-			return nil, err
-		}
-		k := all[role]
-		k.Keys, k.Threshold = append(k.Keys, key), 1
-		all[role] = k
-	}
-	for _, s := range r.thresholds {
-		role, number, _ := strings.Cut(s, "=")
-		n, err := strconv.Atoi(number)
-		k, named := all[role]
-		if err != nil || !named {
-			return nil, fmt.Errorf("--threshold %q: want ROLE=NUMBER, such as root=2, for a role that --role names keys for", s)
-		}
-		k.Threshold = n
-		all[role] = k
-	}
-	return all, nil
-}
-
-// fill gives roles without keys the one that signs.
-func fill(all map[string]repo.RoleKeys, key crypto.Signer) {
-	for _, role := range repo.Roles() {
-		if _, ok := all[role]; !ok {
-			all[role] = repo.RoleKeys{Threshold: 1, Keys: []crypto.PublicKey{key.Public()}}
-		}
-	}
 }
 
 func repoInitCommand() *cobra.Command {
@@ -155,13 +48,13 @@ image build --update-root": see "incusos repo root".`,
 		Example: `  incusos repo init --keys keys updates
   incusos repo init --sign-with alice.key --sign-with bob.key --sign-with ci.key --role root=alice.key --role root=bob.key --threshold root=2 --role targets=alice.key --role snapshot=ci.key --role timestamp=ci.key updates`,
 		Args: operands("REPO"),
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(c *cobra.Command, args []string) error {
 			return cannot("make the repository", func() error {
-				with, err := s.load()
+				with, err := s.load(c)
 				if err != nil {
 					return err
 				}
-				all, err := r.parse()
+				all, err := r.parse(c)
 				if err != nil {
 					return err
 				}
@@ -186,7 +79,7 @@ func changeCommand(c *cobra.Command, what string, names []string, do func(ctx co
 	var s signing
 	c.Args = operands(names...)
 	c.RunE = func(c *cobra.Command, args []string) error {
-		with, err := s.load()
+		with, err := s.load(c)
 		if err == nil {
 			err = publish.Change(c.Context(), args[0], with, func(a *repo.Author) error { return do(c.Context(), a, args) })
 		}
@@ -342,7 +235,8 @@ a day or a week, with the keys of timestamp and snapshot.`,
 
 func repoRotateCommand() *cobra.Command {
 	var r roles
-	c := changeCommand(&cobra.Command{
+	var c *cobra.Command
+	c = changeCommand(&cobra.Command{
 		Use:   "rotate --role ROLE=FILE REPO",
 		Short: "Change the keys of a repository.",
 		Long: `Change the keys of a repository.
@@ -353,7 +247,7 @@ Machines follow, however many changes they missed. Images that are built from no
 on should carry the new root: see "incusos repo root".`,
 		Example: `  incusos repo rotate --keys keys --sign-with new.key --role timestamp=new.pub --role snapshot=new.pub updates`,
 	}, "change the keys", []string{"REPO"}, func(_ context.Context, a *repo.Author, _ []string) error {
-		all, err := r.parse()
+		all, err := r.parse(c)
 		if err != nil {
 			return err
 		}

@@ -10,9 +10,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/incusos/incusos/api"
 	"github.com/incusos/incusos/internal/apps"
+	"github.com/incusos/incusos/internal/incus"
 	"github.com/incusos/incusos/internal/sets"
 	"github.com/incusos/incusos/internal/store"
 	"github.com/incusos/incusos/internal/sys"
@@ -403,6 +405,23 @@ func TestWorkInTheBackgroundIsAwaited(t *testing.T) {
 	w.incus.FailWork("")
 	must(t, a.Reconcile(t.Context()))
 	w.check(t, "once the fire is out")
+}
+
+// An Incus that waits for other members of its cluster answers nothing. That is said
+// instead of waiting for an answer.
+func TestIncusThatWaitsForOthers(t *testing.T) {
+	w := newWorld(t, seeded())
+	w.incus.WaitFor("node2", "node3")
+	a := w.start(t, w.rig.Host)
+	began := time.Now()
+	err := a.Reconcile(t.Context())
+	ahead, ok := errors.AsType[*incus.AheadError](err)
+	if !ok || !slices.Equal(ahead.Of, []string{"node2", "node3"}) || time.Since(began) > time.Minute {
+		t.Fatalf("after %v Reconcile() = %v, want whom Incus waits for", time.Since(began), err)
+	}
+	w.incus.WaitFor()
+	must(t, a.Reconcile(t.Context()))
+	w.check(t, "once all members have a new Incus")
 }
 
 func TestNobodyCanLogIn(t *testing.T) {

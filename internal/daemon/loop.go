@@ -3,8 +3,11 @@ package daemon
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
+
+	"github.com/incusos/incusos/internal/incus"
 )
 
 const (
@@ -13,6 +16,8 @@ const (
 	// firstRetry is how soon one that does not is tried again; the time
 	// doubles up to every.
 	firstRetry = 10 * time.Second
+	// lookAgain is how often at least one is tried that waits for other machines.
+	lookAgain = 30 * time.Second
 	// patience is how long one area may take before the others go on.
 	patience = 5 * time.Minute
 )
@@ -57,6 +62,8 @@ type fare struct {
 	Area  string     `json:"area"`
 	Since *time.Time `json:"degraded_since,omitempty"` // nil: it is as it should be
 	Why   string     `json:"why,omitempty"`
+
+	blameless bool // this machine is as it should be, and waits for others
 }
 
 // fares returns how the areas do. It may be called at any time.
@@ -75,7 +82,19 @@ func (s *state) fare() fare {
 		return fare{Area: s.area.Name()}
 	}
 	since := s.since
-	return fare{s.area.Name(), &since, s.err.Error()}
+	return fare{s.area.Name(), &since, s.err.Error(), waits(s.err)}
+}
+
+// waits reports whether an area waits for other machines and is well otherwise: so does
+// an Incus that is newer than that of the other members of its cluster.
+func waits(err error) bool {
+	switch e := err.(type) { //nolint:errorlint // joined with another one, there is trouble too
+	case *incus.AheadError:
+		return true
+	case interface{ Unwrap() []error }:
+		return !slices.ContainsFunc(e.Unwrap(), func(err error) bool { return !waits(err) })
+	}
+	return false
 }
 
 // poke asks for something that one request more does not change.
@@ -179,5 +198,8 @@ func (s *state) note(ctx context.Context, err error, now time.Time) {
 	}
 	s.err = err
 	s.wait = min(max(2*s.wait, firstRetry), every)
+	if waits(err) {
+		s.wait = min(s.wait, lookAgain)
+	}
 	s.next = now.Add(s.wait)
 }

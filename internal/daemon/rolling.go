@@ -20,11 +20,13 @@ const comeBackEvery = 15 * time.Second
 // newMember returns this machine as a member of its Incus cluster.
 func newMember(m sys.Host, u *updates) *rolling.Member {
 	power := func(ctx context.Context) error { return u.agent.Restart(ctx) }
-	return &rolling.Member{Files: m.Files, Incus: incus.Dial(m.Files), Power: power, Now: time.Now, Say: u.agent.Say, Hold: u.hold}
+	peer := func(address string) (rolling.Incus, error) { return incus.Peer(m.Files, address) }
+	return &rolling.Member{Files: m.Files, Incus: incus.Dial(m.Files), Peer: peer, Power: power, Now: time.Now, Say: u.agent.Say, Hold: u.hold}
 }
 
-// hold says why the machine must not restart now.
-func (u *updates) hold() string {
+// hold says why the machine must not restart now. When instances of other members are
+// stopped until it has restarted too, a window that has closed meanwhile is no reason.
+func (u *updates) hold(urgent bool) string {
 	s, err := u.settings()
 	switch {
 	case err != nil:
@@ -33,7 +35,7 @@ func (u *updates) hold() string {
 		return update.ErrPaused.Error()
 	case !s.AutoReboot:
 		return "the machine restarts only when somebody says so, as auto_reboot is off"
-	case update.Allowed(s.Windows, time.Now()) > 0:
+	case !urgent && update.Allowed(s.Windows, time.Now()) > 0:
 		return "the maintenance window is closed"
 	}
 	return ""

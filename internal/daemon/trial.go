@@ -124,10 +124,11 @@ func (d *Daemon) worse(ctx context.Context, old before) (list []string) {
 	return list
 }
 
-// degraded returns the areas that are, as far as they count.
+// degraded returns the areas that are, as far as they count. One that only waits for
+// other machines is not.
 func (d *Daemon) degraded(counts func(fare) bool) (list []fare) {
 	for _, f := range d.loop.fares() {
-		if f.Since != nil && counts(f) {
+		if f.Since != nil && !f.blameless && counts(f) {
 			list = append(list, f)
 		}
 	}

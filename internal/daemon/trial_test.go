@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/incusos/incusos/internal/incus"
 	"github.com/incusos/incusos/internal/sys"
 )
 
@@ -91,6 +92,38 @@ func TestVersionIsNotBlamedForWhatWasSoBefore(t *testing.T) {
 			d.ready.Store(true)
 			if err := d.healthy(t.Context()); (err == nil) != good {
 				t.Errorf("with %s before, healthy said %v", before, err)
+			}
+		})
+	}
+}
+
+// waiting is an area that waits for other machines, with its errors.
+type waiting []error
+
+func (waiting) Name() string { return "applications" }
+
+func (w waiting) Reconcile(context.Context) error { return errors.Join(w...) }
+
+// A version is good though its Incus serves nothing: it waits for other members of its
+// cluster to have it too. It is not if there is trouble besides that.
+func TestVersionIsGoodThoughIncusWaitsForOthers(t *testing.T) {
+	ahead := &incus.AheadError{Of: []string{"node2"}}
+	for _, tt := range []struct {
+		w    waiting
+		good bool
+	}{{waiting{ahead}, true}, {waiting{nil, ahead}, true}, {waiting{errors.New("the disk is full"), ahead}, false}} {
+		synctest.Test(t, func(t *testing.T) {
+			d := newTrial(t, t.TempDir(), tt.w)
+			d.loop.pass(t.Context())
+			d.ready.Store(true)
+			if err := d.healthy(t.Context()); (err == nil) != tt.good {
+				t.Errorf("with %v, healthy said %v", tt.w, err)
+			}
+			if got := d.loop.degraded(); len(got) != 1 {
+				t.Errorf("people see %q", got)
+			}
+			if next := time.Until(d.loop.due()); next > lookAgain && tt.good {
+				t.Errorf("it is looked at again in %v", next)
 			}
 		})
 	}

@@ -221,7 +221,7 @@ func TestRestartsByItself(t *testing.T) {
 		}
 	}
 	must(t, u.config.saved.Set(api.SystemUpdateConfig{AutoReboot: true, Paused: true}))
-	if why := u.hold(); why != update.ErrPaused.Error() {
+	if why := u.hold(false); why != update.ErrPaused.Error() {
 		t.Errorf("paused, it is held by %q", why)
 	}
 }

@@ -2,6 +2,9 @@
 // the few requests that the system itself makes: package apps sets it up with them, and
 // package rolling takes turns with other members of a cluster. Operators' clients are
 // none of its business.
+//
+//	incus.go   requests and their answers
+//	member.go  an Incus that waits for other members, and speaking to theirs
 package incus
 
 import (
@@ -24,15 +27,18 @@ const socket = "/var/lib/incus/unix.socket"
 // longest is the most that is read of an answer, in bytes.
 const longest = 16 << 20
 
-// A Client speaks to the Incus of this machine.
-type Client struct{ http *http.Client }
+// A Client speaks to the Incus of this machine, or of another member of its cluster.
+type Client struct {
+	base string // "https://192.0.2.7:8443"
+	http *http.Client
+}
 
 // Here reports whether Incus was ever started on this machine.
 func Here(files sys.Dir) bool { return files.Exists(socket) }
 
 // Dial returns a client. It sends nothing yet.
 func Dial(files sys.Dir) *Client {
-	return &Client{&http.Client{Transport: &http.Transport{
+	return &Client{"http://unix", &http.Client{Transport: &http.Transport{
 		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return files.DialUnix(ctx, socket) },
 		DisableKeepAlives: true, // there are minutes between two uses
 	}}}
@@ -103,7 +109,7 @@ func (c *Client) send(ctx context.Context, method, path, etag string, body any) 
 			return r, "", err
 		}
 	}
-	req, err := http.NewRequestWithContext(ctx, method, "http://unix"+path, bytes.NewReader(data))
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path, bytes.NewReader(data))
 	if err != nil {
 		return r, "", err
 	}

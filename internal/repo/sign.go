@@ -1,6 +1,7 @@
 package repo
 
 import (
+	"cmp"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -30,13 +31,21 @@ type RoleKeys struct {
 
 // A signer signs as the library wants it, with any key that crypto.Signer stands
 // for: in a file, or in a token.
-type signer struct{ key crypto.Signer }
+type signer struct {
+	key crypto.Signer
+	err error // why it did not sign, which the library does not say
+}
 
-func (s signer) PublicKey(...signature.PublicKeyOption) (crypto.PublicKey, error) {
+func (s *signer) PublicKey(...signature.PublicKeyOption) (crypto.PublicKey, error) {
 	return s.key.Public(), nil
 }
 
-func (s signer) SignMessage(message io.Reader, _ ...signature.SignOption) ([]byte, error) {
+func (s *signer) SignMessage(message io.Reader, _ ...signature.SignOption) (signed []byte, err error) {
+	signed, s.err = s.sign(message)
+	return signed, s.err
+}
+
+func (s *signer) sign(message io.Reader) ([]byte, error) {
 	b, err := io.ReadAll(message)
 	if err != nil {
 		return nil, err
@@ -85,8 +94,9 @@ func sign[T metadata.Roles](m *metadata.Metadata[T], role string, keys []crypto.
 			if !slices.Contains(r.KeyIDs, id) || signed[id] {
 				continue
 			}
-			if _, err := m.Sign(signer{k}); err != nil {
-				return fmt.Errorf("signing %s: %w", role, err)
+			s := &signer{key: k}
+			if _, err := m.Sign(s); err != nil {
+				return fmt.Errorf("signing %s: %w", role, cmp.Or(s.err, err))
 			}
 			signed[id] = true
 		}

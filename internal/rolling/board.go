@@ -39,7 +39,6 @@ const (
 	online    = "Online"
 	evacuated = "Evacuated"
 	// blocked is a member that serves, and whose Incus is older than another member's.
-	// That one serves nothing before all are as new (GetNodeMaxVersion in Incus).
 	blocked = "Blocked"
 )
 
@@ -56,10 +55,13 @@ type Board struct {
 type member struct {
 	Name   string `json:"server_name"`
 	Status string `json:"status"`
+	URL    string `json:"url"` // "https://192.0.2.7:8443"
 }
 
 // A read is what was written down at some time.
 type read struct {
+	by    Incus  // who says so
+	own   bool   // it is the Incus of this machine
 	name  string // of this member; "" if there is no cluster
 	board Board
 	most  int // members that may be away at once
@@ -73,8 +75,11 @@ type configuration struct {
 	Description string            `json:"description"`
 }
 
-// read returns what is written down now.
-func (m *Member) read(ctx context.Context) (*read, error) {
+// readOwn returns what is written down now, by the Incus of this machine.
+func (m *Member) readOwn(ctx context.Context) (*read, error) {
+	if ahead, ok := errors.AsType[*incus.AheadError](m.Incus.Ahead(ctx)); ok {
+		return nil, ahead
+	}
 	var server struct {
 		Environment struct {
 			Clustered bool   `json:"server_clustered"`
@@ -86,10 +91,15 @@ func (m *Member) read(ctx context.Context) (*read, error) {
 		return nil, fmt.Errorf("asking Incus for its cluster: %w", err)
 	}
 	if !server.Environment.Clustered {
-		return &read{}, nil
+		return &read{own: true}, nil
 	}
-	r := &read{name: server.Environment.Name, most: 1}
-	if r.etag, err = m.Incus.Get(ctx, project, &r.all); err != nil {
+	return readBy(ctx, m.Incus, server.Environment.Name)
+}
+
+// readBy returns what is written down by what an Incus says, for a member.
+func readBy(ctx context.Context, by Incus, name string) (r *read, err error) {
+	r = &read{by: by, own: true, name: name, most: 1}
+	if r.etag, err = by.Get(ctx, project, &r.all); err != nil {
 		return nil, fmt.Errorf("asking Incus whose turn it is: %w", err)
 	}
 	if text := r.all.Config[boardKey]; text != "" {
@@ -119,7 +129,7 @@ func (m *Member) write(ctx context.Context, was *read, b Board) error {
 	if next.Config[boardKey] = text; text == "" {
 		delete(next.Config, boardKey)
 	}
-	return m.Incus.Put(ctx, project, was.etag, next)
+	return was.by.Put(ctx, project, was.etag, next)
 }
 
 // encode returns "" for an empty board.
@@ -169,8 +179,8 @@ func (m *Member) once(ctx context.Context, to func(name string, b Board) Board) 
 	return next.same(b.board), m.write(ctx, b, next)
 }
 
-func (m *Member) members(ctx context.Context) (list []member, err error) {
-	if _, err := m.Incus.Get(ctx, "/1.0/cluster/members?recursion=1", &list); err != nil {
+func (b *read) members(ctx context.Context) (list []member, err error) {
+	if _, err := b.by.Get(ctx, "/1.0/cluster/members?recursion=1", &list); err != nil {
 		return nil, fmt.Errorf("asking Incus for the members of its cluster: %w", err)
 	}
 	return list, nil
@@ -178,53 +188,77 @@ func (m *Member) members(ctx context.Context) (list []member, err error) {
 
 // want returns the board once a member wants to restart: with its turn, or with the
 // member among those that wait and why it has to.
-func (b Board) want(name, version string, most int, members []member, now time.Time) (next Board, why string) {
-	next = b.clone()
-	if next.turn(name) != nil {
-		return next, "" // a restart that did not come about
+func (b *read) want(version string, members []member, now time.Time) (next Board, why string) {
+	next = b.board.clone()
+	if t := next.turn(b.name); t != nil {
+		t.Version = version // a restart that did not come about, or another version since
+		return next, ""
 	}
-	if !slices.Contains(next.Waiting, name) {
-		next.Waiting = append(next.Waiting, name)
+	if !slices.Contains(next.Waiting, b.name) {
+		next.Waiting = append(next.Waiting, b.name)
 		slices.Sort(next.Waiting)
 	}
-	if why := b.hinders(next.Waiting, name, most, members); why != "" {
+	if why := b.hinders(next.Waiting, members); why != "" {
 		return next, why
 	}
-	next = next.without(name)
-	next.Turns = append(next.Turns, api.RollingTurn{Member: name, Version: version, Phase: api.RollingBeginning, Since: now.UTC().Truncate(time.Second)})
+	next = next.without(b.name)
+	next.Turns = append(next.Turns, api.RollingTurn{Member: b.name, Version: version, Phase: api.RollingBeginning, Since: now.UTC().Truncate(time.Second)})
 	return next, ""
 }
 
 // hinders returns what keeps a member from being the next, "" for nothing.
-func (b Board) hinders(waiting []string, name string, most int, members []member) string {
-	if b.Paused != "" {
-		return "paused by " + b.Paused + "; see to it, and unset " + boardKey + " in the configuration of the project default"
+func (b *read) hinders(waiting []string, members []member) string {
+	switch {
+	case b.board.Paused != "":
+		return "paused by " + b.board.Paused + "; see to it, and unset " + boardKey + " in the configuration of the project default"
+	case !b.own:
+		return "" // its Incus serves nothing as it is: the member is away already
 	}
-	waitsForAll := slices.ContainsFunc(members, func(o member) bool { return o.Status == blocked })
-	away := make([]string, 0, len(b.Turns))
-	for _, t := range b.Turns {
-		if waitsForAll && t.Phase == api.RollingRestarting {
-			continue // it cannot come back before the others have a new Incus too
+	away := make([]string, 0, len(b.board.Turns))
+	for _, t := range b.board.Turns {
+		if t.Phase != api.RollingWaiting {
+			away = append(away, fmt.Sprintf("%s (%s since %s)", t.Member, t.Phase, t.Since.Format(time.RFC3339)))
 		}
-		away = append(away, fmt.Sprintf("%s (%s since %s)", t.Member, t.Phase, t.Since.Format(time.RFC3339)))
 	}
 	first := true
 	for _, o := range members {
 		switch {
-		case o.Name == name || b.turn(o.Name) != nil:
+		case o.Name == b.name || b.board.turn(o.Name) != nil:
 		case o.Status != online && o.Status != blocked:
 			away = append(away, o.Name+" ("+strings.ToLower(o.Status)+")")
-		case o.Name < name && slices.Contains(waiting, o.Name):
+		case o.Name < b.name && slices.Contains(waiting, o.Name):
 			first = false
 		}
 	}
-	if len(away) >= most {
-		return fmt.Sprintf("at most %d may be away, and there is %s", most, strings.Join(away, ", "))
+	if room := b.room(); len(away) >= room {
+		return fmt.Sprintf("at most %d may be away, and there is %s", room, strings.Join(away, ", "))
 	}
 	if !first {
-		return "others come before it: " + strings.Join(waiting[:slices.Index(waiting, name)], ", ")
+		return "others come before it: " + strings.Join(waiting[:slices.Index(waiting, b.name)], ", ")
 	}
 	return ""
+}
+
+// room is how many members may be away at once besides those whose Incus waits for the
+// others, which come back only when all are through it. So as many follow at a time as
+// have come through it already: one, two, four. No more are away than wait, so that most
+// of those who keep the cluster's database are there.
+func (b *read) room() int { return max(b.most, b.board.ahead()) }
+
+// urgent reports whether instances are stopped until all members have a new Incus.
+func (b *read) urgent() bool { return b.board.ahead() > b.most }
+
+// crowded reports whether more members are away than the others can stand in for.
+func (b *read) crowded() bool { return len(b.board.without(b.name).Turns) >= b.most }
+
+// ahead is how many members have an Incus that waits for the others.
+func (b Board) ahead() (n int) {
+	for _, t := range b.Turns {
+		if t.Phase == api.RollingWaiting {
+			n++
+		}
+	}
+	return n
 }
 
 // same reports whether two boards say the same.

@@ -4,6 +4,17 @@
 // nobody begins any more. Members agree by what they write into the cluster's own
 // configuration; there is no other server. When a new version is to be started is for
 // package update to say, and package incus speaks to Incus.
+//
+//	rolling.go  a member's turn
+//	board.go    what members write down, and who may begin
+//	peers.go    a member whose own Incus does not serve
+//
+// A version may bring an Incus whose database has a newer schema. Such an Incus serves
+// nothing before all members have it, and one that is older does not even start any
+// more. So the first member that comes up with it is away until the last one has
+// restarted. It says by way of another member's Incus that it is well, and the others
+// follow, ever more at a time. As nobody is left who could take them over, those stop
+// their instances where they are.
 package rolling
 
 import (
@@ -41,6 +52,9 @@ const (
 	patience = 2 * time.Minute
 	// showTime is how long Incus may take when somebody only wants to know.
 	showTime = 2 * time.Second
+	// soon is how long to wait before asking once more while members wait for all to
+	// have a new Incus.
+	soon = 20 * time.Second
 )
 
 // A Member is this machine as a member of a cluster. On a machine that is in none,
@@ -48,13 +62,19 @@ const (
 type Member struct {
 	Files sys.Dir
 	Incus Incus
+	// Peer returns the Incus of another member, by its address; nil: there is no way to it.
+	Peer  func(address string) (Incus, error)
 	Power func(context.Context) error // restarts the machine
-	Hold  func() string               // why this machine must not restart now, "" if it may; nil: it may
-	Say   func(format string, args ...any)
-	Now   func() time.Time
+	// Hold says why this machine must not restart now, "" if it may; nil: it may. It is
+	// urgent when instances are stopped until it has.
+	Hold func(urgent bool) string
+	Say  func(format string, args ...any)
+	Now  func() time.Time
+
+	waited bool // the Incus of this machine did, for others
 }
 
-// Incus is the Incus of this machine, as package incus reaches it.
+// Incus is the Incus of a machine, as package incus reaches it.
 type Incus interface {
 	// Get decodes what is at a path into out, and returns its ETag.
 	Get(ctx context.Context, path string, out any) (etag string, err error)
@@ -62,11 +82,14 @@ type Incus interface {
 	Put(ctx context.Context, path, etag string, body any) error
 	// Do sends a request and waits for what it starts.
 	Do(ctx context.Context, method, path string, body, out any) error
+	// Ahead is an incus.AheadError if it waits until other members are as new.
+	Ahead(ctx context.Context) error
 }
 
 // A memory is what a member that restarts is at.
 type memory struct {
 	Version string `json:"version"`
+	Told    bool   `json:"told,omitempty"` // the others know that it did not stay
 }
 
 // errLost is a turn that somebody else wrote over.
@@ -76,17 +99,21 @@ var errLost = errors.New("another member was faster")
 // restarts the machine. It returns early only when ctx ends, or when the member cannot
 // leave, which the cluster knows then; nothing is changed else.
 func (m *Member) Restart(ctx context.Context, version string) error {
+	var last lastOne
 	for {
 		b, err := m.read(ctx)
 		if err == nil && b.name == "" {
 			return m.Power(ctx)
+		}
+		if last.is(err, m.Now()) && m.held(true) == "" {
+			return errors.Join(m.save(memory{Version: version}), m.Power(ctx))
 		}
 		begun, why := false, ""
 		if err == nil {
 			begun, why, err = m.try(ctx, b, version)
 		}
 		if begun {
-			err = m.leave(ctx, b.name, version)
+			err = m.leave(ctx, b, version)
 			if !errors.Is(err, errLost) {
 				return err
 			}
@@ -109,28 +136,42 @@ func (m *Member) Restart(ctx context.Context, version string) error {
 // rest returns how long to wait before asking once more: those who are far behind ask
 // rarely.
 func (b *read) rest() time.Duration {
-	behind := 0
-	if b != nil && b.most > 0 {
-		behind = max(0, slices.Index(b.board.Waiting, b.name)) / b.most
+	behind, every := 0, again
+	if b != nil {
+		behind = max(0, slices.Index(b.board.Waiting, b.name)) / max(1, b.room())
+		if b.board.ahead() > 0 {
+			every = soon
+		}
 	}
-	return time.Duration(min(1+behind, rarest)) * (again/2 + rand.N(again)) //nolint:gosec // not a secret
+	return time.Duration(min(1+behind, rarest)) * (every/2 + rand.N(every)) //nolint:gosec // not a secret
+}
+
+// held says why this machine must not restart.
+func (m *Member) held(urgent bool) string {
+	if m.Hold == nil {
+		return ""
+	}
+	return m.Hold(urgent)
 }
 
 // try asks for the turn, unless this machine must not restart: then others go first.
 func (m *Member) try(ctx context.Context, b *read, version string) (begun bool, why string, err error) {
-	if m.Hold == nil || m.Hold() == "" {
-		return m.ask(ctx, b, version)
+	if why := m.held(b.urgent()); why != "" {
+		return false, why, m.write(ctx, b, b.board.without(b.name))
 	}
-	return false, m.Hold(), m.write(ctx, b, b.board.without(b.name))
+	return m.ask(ctx, b, version)
 }
 
 // ask takes the turn if it is this member's, and otherwise says why not.
 func (m *Member) ask(ctx context.Context, b *read, version string) (begun bool, why string, err error) {
-	members, err := m.members(ctx)
+	members, err := b.members(ctx)
+	if err == nil {
+		err = m.keepPeers(b.name, members)
+	}
 	if err != nil {
 		return false, "", err
 	}
-	next, why := b.board.want(b.name, version, b.most, members, m.Now())
+	next, why := b.want(version, members, m.Now())
 	if err := m.write(ctx, b, next); err != nil {
 		return false, "", err
 	}
@@ -153,9 +194,8 @@ func (m *Member) ask(ctx context.Context, b *read, version string) (begun bool, 
 // leave hands the instances over and restarts the machine. What fails before that is
 // undone, and keeps the others from trying it. It is an errLost when nothing was done as
 // somebody else has the turn.
-func (m *Member) leave(ctx context.Context, name, version string) error {
-	m.Say("Handing the instances to the other members of the cluster, for version %s", version)
-	err := m.save(memory{version})
+func (m *Member) leave(ctx context.Context, b *read, version string) error {
+	err := m.save(memory{Version: version})
 	if err == nil {
 		err = m.phase(ctx, api.RollingLeaving)
 	}
@@ -163,7 +203,7 @@ func (m *Member) leave(ctx context.Context, name, version string) error {
 		return errors.Join(err, m.forget())
 	}
 	if err == nil {
-		err = m.become(ctx, name, "evacuate")
+		err = m.evacuate(ctx, b, version)
 	}
 	if err == nil { // that it is evacuated keeps the others waiting, whatever is written
 		err = m.phase(ctx, api.RollingRestarting)
@@ -178,9 +218,25 @@ func (m *Member) leave(ctx context.Context, name, version string) error {
 	return errors.Join(err, m.Return(context.WithoutCancel(ctx), func(string) error { return err }))
 }
 
+// evacuate has Incus hand the instances over, or only stop them when too many members
+// are away to take them in.
+func (m *Member) evacuate(ctx context.Context, b *read, version string) error {
+	if !b.own {
+		m.Say("Restarting into version %s: the Incus of this one is too old for the cluster", version)
+		return nil // and it runs nothing
+	}
+	if b.crowded() {
+		m.Say("Stopping the instances for version %s: the Incus of %d members waits for the others to have it too", version, b.board.ahead())
+		return m.become(ctx, b.name, map[string]string{"action": "evacuate", "mode": "stop"})
+	}
+	m.Say("Handing the instances to the other members of the cluster, for version %s", version)
+	return m.become(ctx, b.name, map[string]string{"action": "evacuate"})
+}
+
 // Return takes the instances back after a restart and lets the next member begin. When
 // verdict has an error, which is why a version did not stay, nobody begins until a
-// person says so. On a member that was at nothing it does nothing.
+// person says so. On a member that was at nothing it does nothing. Until Incus serves,
+// it is an error.
 func (m *Member) Return(ctx context.Context, verdict func(version string) error) error {
 	was, err := m.load()
 	if err != nil {
@@ -199,14 +255,25 @@ func (m *Member) Return(ctx context.Context, verdict func(version string) error)
 		}
 		return nil
 	}
+	if !b.own {
+		return m.report(ctx, *was, verdict(was.Version))
+	}
 	if err := m.phase(ctx, api.RollingReturning); err != nil && !errors.Is(err, errLost) {
 		return err
 	}
-	bad := errors.Join(verdict(was.Version), m.back(ctx, b.name))
+	bad := errors.Join(verdict(was.Version), m.back(ctx, b))
 	if err := m.end(ctx, was.Version, bad); err != nil {
 		return fmt.Errorf("giving the turn away: %w", err)
 	}
-	return m.forget()
+	if err := m.forget(); err != nil {
+		return err
+	}
+	if m.waited {
+		m.waited = false
+		m.Say("Version %s runs, and all members of the cluster have an Incus as new as its", was.Version)
+		m.confirm(ctx, was.Version)
+	}
+	return nil
 }
 
 // forget ends what this member was at.
@@ -228,14 +295,14 @@ func (m *Member) end(ctx context.Context, version string, bad error) error {
 }
 
 // back has Incus take the instances back, if it gave them away.
-func (m *Member) back(ctx context.Context, name string) error {
-	members, err := m.members(ctx)
+func (m *Member) back(ctx context.Context, b *read) error {
+	members, err := b.members(ctx)
 	if err != nil {
 		return err
 	}
 	for _, o := range members {
-		if o.Name == name && o.Status == evacuated {
-			return m.become(ctx, name, "restore")
+		if o.Name == b.name && o.Status == evacuated {
+			return m.become(ctx, b.name, map[string]string{"action": "restore"})
 		}
 	}
 	return nil
@@ -257,10 +324,10 @@ func (m *Member) State(ctx context.Context) *api.RollingState {
 }
 
 // become changes the state of this member and waits for it.
-func (m *Member) become(ctx context.Context, name, action string) error {
+func (m *Member) become(ctx context.Context, name string, state map[string]string) error {
 	path := "/1.0/cluster/members/" + url.PathEscape(name) + "/state"
-	if err := m.Incus.Do(ctx, http.MethodPost, path, map[string]string{"action": action}, nil); err != nil {
-		return fmt.Errorf("asking Incus to %s this member: %w", action, err)
+	if err := m.Incus.Do(ctx, http.MethodPost, path, state, nil); err != nil {
+		return fmt.Errorf("asking Incus to %s this member: %w", state["action"], err)
 	}
 	return nil
 }

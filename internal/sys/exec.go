@@ -62,6 +62,9 @@ func (e *ExecError) Error() string {
 	return s
 }
 
+// ErrNoProgram is a program that this machine does not have.
+var ErrNoProgram = exec.ErrNotFound
+
 // stderrTail is how much of a failed program's last words an error repeats.
 const stderrTail = 2048
 

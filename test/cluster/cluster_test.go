@@ -4,6 +4,7 @@
 // themselves, one after the other. The machines are pretended; their incus-osd is the
 // real one, and so are the three incusd of Debian and the cluster that they form.
 //
+//	ahead_test.go    a version whose Incus waits for all to have it
 //	machine_test.go  a machine: incus-osd, incusd, and what its firmware and boot loader do
 //	site_test.go     the repository that they update from
 //	watch_test.go    what the cluster shows meanwhile
@@ -30,9 +31,9 @@ import (
 	"github.com/incusos/incusos/test/debian"
 )
 
-// Versions of the system: the one that all begin with, a good one, and one that does
-// not start.
-const first, good, bad = "202601010000", "202602010000", "202603010000"
+// Versions of the system: the one that all begin with, a good one, one with a newer
+// Incus, and one that does not start.
+const first, good, newer, bad = "202601010000", "202602010000", "202602150000", "202603010000"
 
 const (
 	boardKey = "user.incusos.rolling"
@@ -43,24 +44,33 @@ func TestRollingUpdates(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Fatal("only root can run Debian's incusd in namespaces of its own; run the tests with the tag vm as root")
 	}
-	machines := form(t)
-	site := newSite(t)
+	network := newNetwork(t)
+	site := newSite(t, network) // before any program is started: see listenIn
+	machines := form(t, network)
 	for _, m := range machines {
 		m.updatesFrom(t, site)
 	}
 	t.Run("of two that write at once one is refused", func(t *testing.T) { swapped(t, machines) })
 	t.Run("one after the other", func(t *testing.T) { oneByOne(t, machines, site) })
+	t.Run("a newer Incus waits for all", func(t *testing.T) { ahead(t, machines, site) })
 	t.Run("a version that does not stay makes all pause", func(t *testing.T) { paused(t, machines, site) })
 }
 
-// form makes the machines members of one cluster.
-func form(t *testing.T) []*machine {
+// newNetwork makes the network that the machines are in, a namespace, and returns its file.
+func newNetwork(t *testing.T) string {
 	t.Helper()
-	tree, programs, network := openTree(t), t.TempDir(), filepath.Join(t.TempDir(), "net")
-	run(t, "go", "build", "-o", programs, "../../cmd/incus-osd")
+	network := filepath.Join(t.TempDir(), "net")
 	must(t, os.WriteFile(network, nil, 0o600))
 	run(t, "unshare", "--net="+network, "ip", "link", "set", "lo", "up")
 	t.Cleanup(func() { run(t, "umount", network) })
+	return network
+}
+
+// form makes the machines members of one cluster.
+func form(t *testing.T, network string) []*machine {
+	t.Helper()
+	tree, programs := openTree(t), t.TempDir()
+	run(t, "go", "build", "-o", programs, "../../cmd/incus-osd")
 	var machines []*machine
 	for i := range 3 {
 		m := newMachine(t, fmt.Sprintf("node%d", i+1), fmt.Sprintf("127.0.0.%d:8443", i+2), programs, tree, network)
@@ -183,7 +193,7 @@ func paused(t *testing.T, machines []*machine, s *site) {
 	m := restarting(t, machines)
 	m.off(t)
 	m.on(t)
-	eventually(t, 4*time.Minute, m.name+" to be back with what it had", func() error { return m.back(t, good) })
+	eventually(t, 4*time.Minute, m.name+" to be back with what it had", func() error { return m.back(t, newer) })
 	why := m.name + ": version " + bad + ": "
 	for _, one := range machines {
 		if s := one.clusterState(t); !strings.HasPrefix(s.Paused, why) || len(s.Turns) != 0 {

@@ -6,11 +6,15 @@ import (
 	"bytes"
 	"fmt"
 	mathrand "math/rand/v2"
+	"net"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/incusos/incusos/internal/publish"
 	"github.com/incusos/incusos/internal/publish/publishtest"
@@ -27,7 +31,8 @@ type site struct {
 	with    publish.Signing
 }
 
-func newSite(t *testing.T) *site {
+// newSite serves a repository in a network namespace.
+func newSite(t *testing.T, network string) *site {
 	t.Helper()
 	dir, with := publishtest.New(t)
 	s := &site{dir: dir, with: with}
@@ -36,10 +41,35 @@ func newSite(t *testing.T) *site {
 	s.root = contents.Root
 	files, err := os.OpenRoot(s.dir)
 	must(t, err)
-	web := httptest.NewServer(publish.Handler(files, ""))
+	web := httptest.NewUnstartedServer(publish.Handler(files, ""))
+	must(t, web.Listener.Close())
+	web.Listener, err = listenIn(network)
+	must(t, err)
+	web.Start()
 	t.Cleanup(func() { web.Close(); must(t, files.Close()) })
 	s.address = web.URL
 	return s
+}
+
+// listenIn listens on the loopback device of a network namespace. A listener stays in the
+// namespace that it was made in; the thread that was there ends, and with it all that it
+// has started to end with it, as debian.Server does.
+func listenIn(network string) (l net.Listener, err error) {
+	f, err := os.Open(network)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close() //nolint:errcheck // it was read
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread()
+		if err = unix.Setns(int(f.Fd()), unix.CLONE_NEWNET); err == nil { //nolint:gosec // a descriptor
+			l, err = net.Listen("tcp", "127.0.0.1:0")
+		}
+	}()
+	<-done
+	return l, err
 }
 
 // publish adds a version, made up but for its kernel image, which the firmware of the

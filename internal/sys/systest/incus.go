@@ -35,6 +35,7 @@ type Incus struct {
 	noSubnet string // families for which "auto" finds none
 	failing  string // how work in the background ends, "" is well
 	fault    func(op, name string) error
+	waitsFor []string // members of a cluster with an older Incus
 }
 
 // An incusDB is what outlives the model.
@@ -57,12 +58,16 @@ func NewIncus(rig *Rig) *Incus {
 	return f
 }
 
-// LinkIncus has the machine reach an Incus that runs beside it, by its socket, and see
-// whether that is in a cluster.
+// LinkIncus has the machine reach an Incus that runs beside it, by its socket, see
+// whether that is in a cluster, and come to other members as it does.
 func LinkIncus(rig *Rig, socket string) error {
 	files := rig.Host.Files
+	names := []string{path.Base(socket), "cluster.crt"}
+	if _, err := os.Stat(path.Join(path.Dir(socket), "cluster.crt")); err == nil {
+		names = append(names, "server.crt", "server.key") // earlier, they would be what is left of a first start that was cut
+	}
 	err := files.MkdirAll(incusDir, 0o711)
-	for _, name := range []string{path.Base(socket), "cluster.crt"} {
+	for _, name := range names {
 		link := incusDir + "/" + name
 		err = errors.Join(err, files.RemoveAll(link), files.Symlink(path.Join(path.Dir(socket), name), link))
 	}
@@ -210,8 +215,23 @@ func (f *Incus) Fault(fault func(op, name string) error) {
 	f.fault = fault
 }
 
+// WaitFor makes Incus one that is newer than that of other members of its cluster: it
+// answers nothing but questions about itself. None ends that.
+func (f *Incus) WaitFor(members ...string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.waitsFor = members
+}
+
 // ServeHTTP implements http.Handler.
 func (f *Incus) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	f.mu.Lock()
+	older := f.waitsFor
+	f.mu.Unlock()
+	if len(older) > 0 {
+		wait(w, r, older)
+		return
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if r.Method == http.MethodGet {
@@ -229,6 +249,27 @@ func (f *Incus) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	f.changes++
 	f.change(w, r, body)
+}
+
+// wait answers as Incus 7.0.2 does while members have an older one.
+func wait(w http.ResponseWriter, r *http.Request, older []string) {
+	const own = "192.0.2.1:8443"
+	var body object
+	switch r.URL.Path {
+	case "/internal/ready":
+		answer(w, http.StatusServiceUnavailable, "error", "Daemon not ready yet")
+	case "/internal/sql":
+		rows := [][]any{{own}}
+		if err := json.NewDecoder(r.Body).Decode(&body); err == nil && body["database"] == "global" {
+			rows = [][]any{{own, "here", 77}}
+			for i, name := range older {
+				rows = append(rows, []any{fmt.Sprintf("192.0.2.%d:8443", 2+i), name, 76})
+			}
+		}
+		answer(w, http.StatusOK, "sync", object{"Results": []object{{"type": "select", "rows": rows}}})
+	default:
+		<-r.Context().Done()
+	}
 }
 
 func (f *Incus) get(w http.ResponseWriter, r *http.Request) {
