@@ -22,7 +22,7 @@ import (
 // a way to fix a build; ARCHITECTURE.md says what each room is for.
 const layers = `
 	api
-	internal/sys client internal/uefi internal/luks
+	internal/sys client internal/uefi internal/luks internal/initrd
 	internal/sys/systest
 	internal/verity internal/repo internal/incus internal/attest internal/token
 	internal/store internal/change internal/task internal/audit internal/fetch
@@ -33,7 +33,7 @@ const layers = `
 	internal/publish/publishtest
 	cmd/*
 	test/vm/incus test/vm/iscsi test/vm/nvme test/vm/usbip test/debian
-	doc doc/* test/* bench bench/*
+	doc doc/* test/* bench bench/* image/*
 `
 
 // runsPrograms lists the packages that may import os/exec. All others go

@@ -31,7 +31,7 @@ func madeUp(blocks int) iter.Seq[change] {
 			{"new kernel", func(b []byte) []byte { return overwrite(b, blocks/2, noise(3, blocks/4)) }},
 			{"everything", func([]byte) []byte { return noise(4, blocks) }},
 		} {
-			if !yield(change{c.name, old, c.make(bytes.Clone(old))}) {
+			if !yield(change{name: c.name, old: old, new: c.make(bytes.Clone(old))}) {
 				return
 			}
 		}
@@ -88,7 +88,7 @@ func builds(old, next string) (iter.Seq[change], error) {
 	}
 	var all []change
 	for _, name := range slices.Sorted(maps.Keys(files)) {
-		c, f := change{name: name}, files[name]
+		c, f := change{name: name, application: after.Applications[name] != ""}, files[name]
 		if f[0] != "" {
 			if c.old, err = os.ReadFile(f[0]); err != nil {
 				return nil, err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"testing"
 
@@ -105,6 +106,23 @@ func TestAdoptGoesBack(t *testing.T) {
 				t.Errorf("its image is stored: %t", !tt.refused)
 			}
 		})
+	}
+}
+
+// udev reads its rules again once those of the new image are there.
+func TestUdevReadsTheRulesOfAnImage(t *testing.T) {
+	w, _ := ready(t)
+	next := w.update(t)
+	read := ""
+	w.rig.Programs.Model("udevadm", func(_ context.Context, c sys.Cmd) ([]byte, error) {
+		if slices.Equal(c.Args, []string{"control", "--reload"}) {
+			read = w.sysext.Merged()["incus"]
+		}
+		return nil, nil
+	})
+	must(t, w.open(t, w.rig.Host).apps.Adopt(t.Context(), next))
+	if read != sets.Path("incus", newer) {
+		t.Errorf("udev has the rules of %q, want those of %q", read, sets.Path("incus", newer))
 	}
 }
 

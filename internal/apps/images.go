@@ -375,10 +375,14 @@ func (e *notAcceptedError) Error() string {
 	return fmt.Sprintf("application %q %s was not accepted; it is not signed for this machine or made for another release, see the log of systemd-sysext", e.name, e.version)
 }
 
-// populate makes what the images bring known: units, users, directories.
+// populate makes what the images bring known: units, rules of udev, users, directories.
 func (a *Apps) populate(ctx context.Context, want map[string]string) error {
 	if err := a.host.Units.Reload(ctx); err != nil {
 		return err
+	}
+	// udev would look at the time of a directory, which is the same in each image.
+	if _, err := a.host.Exec.Run(ctx, sys.Command("udevadm", "control", "--reload")); err != nil {
+		return fmt.Errorf("having udev read the rules of applications: %w", err)
 	}
 	if _, err := a.host.Exec.Run(ctx, sys.Command("systemd-sysusers")); err != nil {
 		return fmt.Errorf("making the users of applications: %w", err)

@@ -14,8 +14,9 @@ import (
 // How blocks are asked for, in blocks of 4 KiB.
 const (
 	// gap is how many blocks that are there already are fetched again to save a
-	// request: 64 KiB take less time than a journey to the server.
-	gap = 16
+	// request: 16 KiB. While one travels to the server, the others are fetched; with 64
+	// KiB a security update of nine packages took 12 requests less and 0.5 MB more.
+	gap = 4
 	// longest is the most a request asks for: 4 MiB.
 	longest = 1024
 	// piece is what is written at once: 1 MiB. A cut loses no more of each request.

@@ -18,6 +18,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -128,17 +129,29 @@ func (b *Builder) clear() error {
 	return nil
 }
 
-// compile builds the daemon for the image, without anything of this host in it.
+// compile builds the daemon for the image, without anything of this host in it, and
+// what mkosi runs of ours, which is for this host.
 func (b *Builder) compile(ctx context.Context, a arch, work, version string, epoch time.Time) error {
 	b.Log.Step("compiling incus-osd")
 	dest := filepath.Join(work, "extra/usr/bin/incus-osd")
-	c := sys.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid=", "-o", dest, "./cmd/incus-osd")
-	c.Dir = b.Source
-	c.Env = []string{"CGO_ENABLED=0", "GOOS=linux", "GOARCH=" + a.name}
-	if err := b.run(ctx, c); err != nil {
-		return fmt.Errorf("compiling incus-osd: %w", err)
+	if err := b.goBuild(ctx, "./cmd/incus-osd", dest, a.name); err != nil {
+		return err
+	}
+	if err := b.goBuild(ctx, "./image/split", filepath.Join(work, "tools/split"), runtime.GOARCH); err != nil {
+		return err
 	}
 	return os.Chtimes(dest, epoch, epoch)
+}
+
+// goBuild builds a program of the checkout for an architecture, as Go says it.
+func (b *Builder) goBuild(ctx context.Context, program, dest, arch string) error {
+	c := sys.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid=", "-o", dest, program)
+	c.Dir = b.Source
+	c.Env = []string{"CGO_ENABLED=0", "GOOS=linux", "GOARCH=" + arch}
+	if err := b.run(ctx, c); err != nil {
+		return fmt.Errorf("compiling %s: %w", program, err)
+	}
+	return nil
 }
 
 // rootFile is where the image has the root of the repository that it trusts (package

@@ -98,7 +98,7 @@ func (b *Builder) mkosi(ctx context.Context, tools, work string, a arch, version
 		"--mirror=" + m.main,
 		"--sandbox-tree=" + filepath.Join(work, "sandbox"),
 		"--extra-tree=" + filepath.Join(work, "extra"),
-		"--build-sources=" + b.Keys + ":keys",
+		"--build-sources=" + b.Keys + ":keys," + filepath.Join(work, "tools") + ":tools",
 		"--cache-directory=" + filepath.Join(b.Cache, "mkosi"),
 		"--package-cache-dir=" + filepath.Join(b.Cache, "packages"),
 		"--output-directory=" + b.Output,

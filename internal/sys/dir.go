@@ -153,6 +153,18 @@ func (d Dir) rename(oldname, newname string) error {
 	return d.SyncDir(filepath.Dir(newname))
 }
 
+// Link gives a file another name durably. There must be none of that name.
+func (d Dir) Link(oldname, newname string) error {
+	if err := d.check("link", newname); err != nil {
+		return err
+	}
+	if err := os.Link(d.Path(oldname), d.Path(newname)); err != nil {
+		return err
+	}
+	d.told(StepLink, oldname, newname)
+	return d.SyncDir(filepath.Dir(newname))
+}
+
 // Symlink makes name a symlink to target, atomically replacing what is there.
 func (d Dir) Symlink(target, name string) error {
 	if err := d.check("symlink", name); err != nil {

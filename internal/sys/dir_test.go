@@ -201,3 +201,34 @@ func TestRenameReplaces(t *testing.T) {
 		t.Errorf("the file is %q, %v; want that it took the place", got, err)
 	}
 }
+
+func TestLink(t *testing.T) {
+	d := sys.NewDir(t.TempDir())
+	for _, name := range []string{"/a/file", "/b/there"} {
+		if err := d.WriteFile(name, []byte("content of "+name), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := d.Link("/a/file", "/b/file"); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Remove("/a/file"); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := d.ReadFile("/b/file"); err != nil || string(b) != "content of /a/file" {
+		t.Errorf("the other name has %q, %v", b, err)
+	}
+	if err := d.Link("/b/file", "/b/there"); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("Link() onto a file that is there = %v, want %v", err, fs.ErrExist)
+	}
+	broken := errors.New("broken")
+	failing := d.WithFault(func(op, _ string) error {
+		if op == "link" {
+			return broken
+		}
+		return nil
+	})
+	if err := failing.Link("/b/file", "/b/more"); !errors.Is(err, broken) || d.Exists("/b/more") {
+		t.Errorf("Link() = %v, want %v", err, broken)
+	}
+}

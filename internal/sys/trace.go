@@ -10,7 +10,7 @@ import (
 type Step struct {
 	Op   string // StepMake and so on
 	Name string // as the machine sees it
-	To   string // the new name, of StepRename
+	To   string // the new name, of StepRename and StepLink
 }
 
 // What a Step can be. Those of a name are flushed by StepFlushDir of its
@@ -21,6 +21,7 @@ const (
 	StepWrite    = "write"           // the content of a file is new
 	StepFlush    = "flush"           // the content of a file is on disk
 	StepRename   = "rename"          // a file has another name, and replaces what had it
+	StepLink     = "link"            // a file has a name more
 	StepRemove   = "remove"          // a name is gone, with all below it
 	StepFlushDir = "flush directory" // the names in a directory are on disk
 )

@@ -1,9 +1,12 @@
 package update_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"maps"
+	"os"
+	"slices"
 	"testing"
 
 	"github.com/incusos/incusos/internal/sets"
@@ -127,4 +130,74 @@ func TestSetOfASystem(t *testing.T) {
 			}
 		})
 	}
+}
+
+// An application that a version before has as well is neither fetched nor stored again;
+// one that only looks like it is.
+func TestUnchangedApplicationsAreStoredOnce(t *testing.T) {
+	whole := noise(4, 200) // as bench has it in both builds
+	damaged := bytes.Clone(whole)
+	damaged[5] ^= 1
+	tests := map[string]struct {
+		stored []byte
+		once   bool
+	}{
+		"the same":     {whole, true},
+		"damaged":      {damaged, false},
+		"cut":          {whole[:len(whole)-1], false},
+		"with a tail":  {append(bytes.Clone(whole), 0), false},
+		"another file": {noise(9, 200), false},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			old, next := sets.Path("ovn", from), sets.Path("ovn", to)
+			b.write(old, tt.stored)
+			must(t, b.Host.Files.WriteFile(next+sets.Part, []byte("begun"), 0o600))
+			_, c := b.updater(from)
+			must(t, c.Application(t.Context(), "ovn"))
+			b.has(next, whole)
+			first, err := b.Host.Files.Stat(old)
+			must(t, err)
+			second, err := b.Host.Files.Stat(next)
+			must(t, err)
+			if once := os.SameFile(first, second); once != tt.once {
+				t.Errorf("they are one file: %v, want %v", once, tt.once)
+			}
+			if n := c.Tally.Requests.Load(); (n == 0) != tt.once {
+				t.Errorf("the repository was asked %d times", n)
+			}
+			if b.Host.Files.Exists(next + sets.Part) {
+				t.Error("what was begun is still there")
+			}
+			// The version before drops its own; the other keeps it.
+			must(t, b.Host.Files.Remove(old))
+			b.has(next, whole)
+		})
+	}
+}
+
+// Damage to a file that two versions share is mended for the one that is looked at.
+func TestRepairOfASharedApplication(t *testing.T) {
+	b := newBench(t)
+	old, next := sets.Path("ovn", from), sets.Path("ovn", to)
+	b.write(old, noise(4, 200))
+	u, c := b.updater(from)
+	c.Wish.Installed = []string{"incus", "ovn"}
+	must(t, u.Stage(t.Context(), c))
+	broken := noise(4, 200)
+	clear(broken[4096:8192])
+	f, err := os.OpenFile(b.Host.Files.Path(old), os.O_WRONLY, 0)
+	must(t, err)
+	_, err = f.WriteAt(broken, 0)
+	must(t, errors.Join(err, f.Close()))
+	if b, err := b.Host.Files.ReadFile(next); err != nil || !bytes.Equal(b, broken) {
+		t.Fatal("they are not one file")
+	}
+	repair := update.Repair{Fetched: c}
+	found, err := repair.Run(t.Context(), new(gauge))
+	if err != nil || !slices.Contains(found, "application ovn") {
+		t.Errorf("found %q (%v), want the application", found, err)
+	}
+	b.has(next, noise(4, 200))
 }

@@ -3,8 +3,10 @@ package update
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -137,7 +139,8 @@ func (f Fetched) sources(names ...string) (list []verity.Source, done func(), er
 }
 
 // Application implements Contents. The image gets its name when it is whole; until
-// then it is kept beside it, to be gone on with.
+// then it is kept beside it, to be gone on with. One that a version before has as well
+// is stored once.
 func (f Fetched) Application(ctx context.Context, name string) error {
 	image, err := f.one(repo.KindApp, name)
 	if err != nil {
@@ -150,6 +153,9 @@ func (f Fetched) Application(ctx context.Context, name string) error {
 	if err := f.Files.MkdirAll(path.Dir(final), 0o700); err != nil {
 		return err
 	}
+	if shared, err := f.share(image, final); shared || err != nil {
+		return err
+	}
 	part := final + sets.Part
 	out, err := os.OpenFile(f.Files.Path(part), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -160,6 +166,39 @@ func (f Fetched) Application(ctx context.Context, name string) error {
 		return err
 	}
 	return f.Files.Rename(part, final)
+}
+
+// share gives an image that is stored under another version, whole, its name under this
+// one too. Nobody writes to an image that has its name, so that it stays what both
+// versions want until each of them drops it.
+func (f Fetched) share(image repo.File, final string) (shared bool, err error) {
+	for _, name := range f.stored(image.Component) {
+		if sum, err := f.sum(name, image.Length); err == nil && sum == image.SHA256 {
+			return true, errors.Join(f.Files.Link(name, final), f.Files.RemoveAll(final+sets.Part))
+		}
+	}
+	return false, nil
+}
+
+// sum is the SHA-256 of a file that has so many bytes.
+func (f Fetched) sum(name string, length int64) (sum [32]byte, err error) {
+	file, err := f.Files.Open(name)
+	if err != nil {
+		return sum, err
+	}
+	defer file.Close() //nolint:errcheck // only read
+	info, err := file.Stat()
+	if err == nil && info.Size() != length {
+		err = fmt.Errorf("%s has %d bytes; want %d", name, info.Size(), length)
+	}
+	if err != nil {
+		return sum, err
+	}
+	h := sha256.New()
+	if _, err := io.Copy(h, file); err != nil {
+		return sum, err
+	}
+	return [32]byte(h.Sum(nil)), nil
 }
 
 func (f Fetched) fillApplication(ctx context.Context, image repo.File, out *os.File) error {

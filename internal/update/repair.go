@@ -184,20 +184,6 @@ func (r Repair) rewrite(ctx context.Context, image repo.File, final string) erro
 	return r.Files.Rename(part, final)
 }
 
-// sum is the SHA-256 of a file that has so many bytes.
-func (r Repair) sum(name string, length int64) (sum [32]byte, err error) {
-	f, err := r.Files.Open(name)
-	if err != nil {
-		return sum, err
-	}
-	defer f.Close()
-	h := sha256.New()
-	if n, err := io.Copy(h, io.LimitReader(f, length+1)); err != nil || n != length {
-		return sum, errors.Join(err, io.ErrUnexpectedEOF)
-	}
-	return [32]byte(h.Sum(nil)), nil
-}
-
 // Repair looks for damage in what the machine has of the version that runs and of
 // the one before, and mends it from the repository. Meter may be nil.
 func (a *Agent) Repair(ctx context.Context, meter Meter) error {

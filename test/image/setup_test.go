@@ -13,7 +13,6 @@
 package image_test
 
 import (
-	"bytes"
 	"io"
 	"os"
 	"path/filepath"
@@ -46,6 +45,7 @@ func TestImage(t *testing.T) {
 		"accounts that units name exist":        testUnitAccounts,
 		"modules fit the kernel and are signed": testModules,
 		"the command line binds /usr":           testCommandLine,
+		"the initrd is cut into archives":       testInitrd,
 		"the TPM policy is for the initrd only": testPolicy,
 		"the doctor measures the same":          testMeasured,
 		"db signed all that starts":             testSignatures,
@@ -163,24 +163,6 @@ func extensionName(file string) string { return strings.TrimSuffix(filepath.Base
 // alone is the tree of an extension without the OS.
 func (b *built) alone(name string) tree {
 	return tree(filepath.Join(filepath.Dir(string(b.base)), name))
-}
-
-func (b *built) extractInitrd(t *testing.T) {
-	t.Helper()
-	if err := os.Mkdir(string(b.initrd), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	var cpio bytes.Buffer
-	unpack := b.command("/usr/bin/zstd", "-dcq")
-	unpack.Stdin, unpack.Stdout = bytes.NewReader(b.sections[".initrd"]), &cpio
-	if _, err := sys.Real().Exec.Run(t.Context(), unpack); err != nil {
-		t.Fatal(err)
-	}
-	extract := b.command("/usr/bin/cpio", "-id", "--quiet", "--no-preserve-owner", "-D", string(b.initrd))
-	extract.Stdin = &cpio
-	if _, err := sys.Real().Exec.Run(t.Context(), extract); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // command is a program of the tools tree, run through the tree's own loader.

@@ -96,6 +96,8 @@ func (p *Platter) take(op, name, to string) {
 		}
 	case sys.StepRename:
 		p.rename(renaming{from: name, name: to, what: p.cached[name]})
+	case sys.StepLink:
+		p.rename(renaming{name: to, what: p.cached[name]})
 	case sys.StepRemove:
 		for below := range p.cached {
 			if below == name || strings.HasPrefix(below, name+"/") {
