@@ -209,7 +209,7 @@ func TestSmallChangesStaySmall(t *testing.T) {
 		},
 	}
 	for what, change := range changes {
-		for at := range old {
+		for at := 0; at < len(old); at += 6 { // each would take half a minute
 			after, err := Split(archive(change(at)...))
 			if err != nil {
 				t.Fatal(err)
