@@ -102,14 +102,7 @@ func (m *Member) keepPeers(name string, members []member) error {
 	if old, err := m.loadPeers(); err == nil && reflect.DeepEqual(old, p) {
 		return nil
 	}
-	b, err := json.Marshal(p)
-	if err == nil {
-		err = m.Files.WriteFile(peersFile, append(b, '\n'), 0o600)
-	}
-	if err != nil {
-		return fmt.Errorf("remembering the other members of the cluster: %w", err)
-	}
-	return nil
+	return m.keep(peersFile, p, "the other members of the cluster")
 }
 
 func (m *Member) loadPeers() (p peers, err error) {

@@ -358,13 +358,16 @@ func (m *Member) giveBack() error {
 	return m.change(ctx, func(name string, o Board) Board { return o.without(name) })
 }
 
-func (m *Member) save(was memory) error {
-	b, err := json.Marshal(was)
+func (m *Member) save(was memory) error { return m.keep(file, was, "what this member is at") }
+
+// keep writes a document, which is about what.
+func (m *Member) keep(name string, document any, what string) error {
+	b, err := json.Marshal(document)
 	if err == nil {
-		err = m.Files.WriteFile(file, append(b, '\n'), 0o600)
+		err = m.Files.WriteFile(name, append(b, '\n'), 0o600)
 	}
 	if err != nil {
-		return fmt.Errorf("remembering what this member is at: %w", err)
+		return fmt.Errorf("remembering %s: %w", what, err)
 	}
 	return nil
 }

@@ -34,7 +34,11 @@ const pin = "654321"
 func newTokens(t *testing.T) *token.Tokens {
 	t.Helper()
 	for _, program := range []string{"softhsm2-util", "pkcs11-tool"} {
-		if _, err := exec.LookPath(program); err != nil {
+		switch _, err := exec.LookPath(program); {
+		case err == nil:
+		case os.Getenv("INCUSOS_TEST_ALL") != "": // as .ci/run has it, which installs them
+			t.Fatal(err)
+		default: // make test needs nothing installed, and no root
 			t.Skipf("there is no %s here; .ci/deps installs it", program)
 		}
 	}
