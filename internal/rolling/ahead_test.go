@@ -232,6 +232,23 @@ func ahead(t *testing.T, c *cluster, first *machine) (done func()) {
 	return back.Wait
 }
 
+// follow has members restart into the newer version, all at once.
+func follow(t *testing.T, c *cluster, members []*machine) {
+	t.Helper()
+	var all sync.WaitGroup
+	for _, m := range members {
+		all.Go(func() {
+			if err := errors.Join(m.Restart(t.Context(), newer), m.restart(t.Context(), 2, nil)); err != nil {
+				t.Errorf("%s: %v", m.door.name, err)
+			}
+			if c.is(m.door.name) == "Offline" {
+				c.become(m.door.name, "Online") // by its heartbeat
+			}
+		})
+	}
+	all.Wait()
+}
+
 // The old Incus of a member that lost its power does not start any more. The member has
 // others tell whose turn it is, and where nobody is left who could, it does without.
 func TestOldIncusThatDoesNotStart(t *testing.T) {
@@ -255,18 +272,7 @@ func TestOldIncusThatDoesNotStart(t *testing.T) {
 				c.become(name(i), "Offline")
 				c.start(name(i), 1)
 			}
-			var all sync.WaitGroup
-			for _, m := range machines[1:] {
-				all.Go(func() {
-					if err := errors.Join(m.Restart(t.Context(), newer), m.restart(t.Context(), 2, nil)); err != nil {
-						t.Errorf("%s: %v", m.door.name, err)
-					}
-					if c.is(m.door.name) == "Offline" {
-						c.become(m.door.name, "Online") // by its heartbeat
-					}
-				})
-			}
-			all.Wait()
+			follow(t, c, machines[1:])
 			done()
 			c.check(t, machines)
 		})
@@ -298,15 +304,7 @@ func TestFailureWhileAMemberWaits(t *testing.T) {
 		}
 		machines[1].power = 0
 		c.set(board, "")
-		var all sync.WaitGroup
-		for _, m := range machines[1:] {
-			all.Go(func() {
-				if err := errors.Join(m.Restart(t.Context(), newer), m.restart(t.Context(), 2, nil)); err != nil {
-					t.Errorf("%s: %v", m.door.name, err)
-				}
-			})
-		}
-		all.Wait()
+		follow(t, c, machines[1:])
 		done()
 		c.check(t, machines)
 	})
@@ -331,15 +329,7 @@ func TestUrgentIsWhenInstancesAreStopped(t *testing.T) {
 		if err := machines[2].Restart(ctx, newer); !errors.Is(err, context.DeadlineExceeded) {
 			t.Fatalf("with one that waits, whose instances others have: %v", err)
 		}
-		var all sync.WaitGroup
-		for _, m := range machines[1:] {
-			all.Go(func() {
-				if err := errors.Join(m.Restart(t.Context(), newer), m.restart(t.Context(), 2, nil)); err != nil {
-					t.Errorf("%s: %v", m.door.name, err)
-				}
-			})
-		}
-		all.Wait()
+		follow(t, c, machines[1:])
 		done()
 		c.check(t, machines)
 	})
